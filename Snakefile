@@ -1,0 +1,26 @@
+"""Hopline: from a host crystal and a mobile species to an Arrhenius plot with honest error bars."""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if "systems" not in config:
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/configurations.smk"
+include: "rules/labels.smk"
+include: "rules/sampling.smk"
+include: "rules/potentials.smk"
+include: "rules/dynamics.smk"
+include: "rules/diffusion.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        reports(),
+        "results/summary.csv",

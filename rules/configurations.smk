@@ -1,0 +1,61 @@
+"""Structures and configuration space: build each composition, explore it by MD with a universal potential.
+
+Needs the config's systems and exploration; makes structures/{composition}.extxyz and
+configurations/{composition}/{temperature_K}K.h5 with a .json sidecar.
+"""
+
+
+def host_flags(wildcards):
+    system = config["systems"][wildcards.system]
+    count = system["compositions"][wildcards.composition]
+    return as_flags(system["host"]) + " " + as_flags(
+        {"supercell": system["supercell"], "mobile": system["mobile"], "count": count}
+    )
+
+
+rule build_structures:
+    input:
+        script=script("build_structures"),
+        host=lambda w: config["systems"][w.system]["host"].get("file", []),
+    output:
+        structure="results/{system}/structures/{composition}.extxyz",
+    params:
+        flags=host_flags,
+    log:
+        "logs/build_structures/{system}/{composition}.log",
+    shell:
+        "python {input.script:q}"
+        " {params.flags}"
+        " --system {wildcards.system:q}"
+        " --composition {wildcards.composition:q}"
+        " --structure {output.structure:q}"
+        " > {log:q} 2>&1"
+
+
+rule explore_configurations:
+    input:
+        script=script("explore_configurations"),
+        start="results/{system}/structures/{composition}.extxyz",
+        potential=lambda w: f"results/{w.system}/potentials/{config['exploration']['potential']}/card.json",
+    output:
+        trajectory="results/{system}/configurations/{composition}/{temperature_K}K.h5",
+        sidecar="results/{system}/configurations/{composition}/{temperature_K}K.json",
+    params:
+        flags=as_flags({key: value for key, value in config["exploration"].items() if key not in ("potential", "temperatures_K")}),
+        limits=as_flags(config["dynamics"]["limits"]),
+        seed=lambda w: seed("explore", w.system, w.composition, w.temperature_K),
+    threads: 1
+    resources:
+        gpu=1,
+    log:
+        "logs/explore_configurations/{system}/{composition}/{temperature_K}K.log",
+    shell:
+        "OMP_NUM_THREADS={threads} python {input.script:q}"
+        " --start {input.start:q}"
+        " --potential {input.potential:q}"
+        " --temperature-K {wildcards.temperature_K}"
+        " {params.flags}"
+        " {params.limits}"
+        " --seed {params.seed}"
+        " --trajectory {output.trajectory:q}"
+        " > {log:q} 2>&1"

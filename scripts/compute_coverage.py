@@ -1,0 +1,68 @@
+"""Compute how much of an explored space a set of frames covers, and name the explored frames worth labelling next."""
+
+import argparse
+from pathlib import Path
+
+from hopline import console, files, frames, provenance
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--explored", type=Path, required=True, help="features of the explored pool (.npy)")
+    parser.add_argument("--explored-frames", type=Path, required=True, help="its frames (extended XYZ)")
+    parser.add_argument("--candidates", type=Path, required=True, help="features the selection was made from (.npy)")
+    parser.add_argument("--selection", type=Path, required=True, help="picks among the candidates (CSV)")
+    parser.add_argument("--bins", type=int, required=True, help="bins along each principal component")
+    parser.add_argument("--next-frames", type=int, required=True, help="number of frames worth labelling to name")
+    parser.add_argument("--coverage", type=Path, required=True, help="JSON to write")
+    parser.add_argument("--map", type=Path, required=True, help="CSV of weighted components to write, for plots")
+    parser.add_argument("--next-selection", type=Path, required=True, help="CSV of explored rows to write")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Measure, and write the figures, the map and the next frames."""
+    args = parse()
+    run = provenance.start(vars(args), [args.explored, args.candidates, args.selection])
+    import numpy as np
+    import pandas as pd
+
+    from hopline.sampling import coverage
+
+    explored, candidates = np.load(args.explored), np.load(args.candidates)
+    picks = pd.read_csv(args.selection)["row"].to_numpy()
+    pool = frames.read_frames(args.explored_frames)
+    found = coverage.cover(explored, candidates[picks], bins=args.bins)
+    rows = coverage.worth_labelling(found, args.next_frames)
+    files.write_json(
+        args.coverage,
+        {
+            "coverage_score": found.score,
+            "coverage_score_by_component": found.score_by_component,
+            "novel_fraction": found.novel_fraction,
+            "bins": args.bins,
+            "components": len(found.score_by_component),
+            "explained_variance": found.explained,
+            "explained_variance_by_component": found.explained_by_component,
+            "explored_frames": len(explored),
+            "candidate_frames": len(candidates),
+            "selected_frames": len(picks),
+        },
+    )
+    sets = {"explored": found.explored_points, "selected": found.covering_points}
+    table = pd.concat([pd.DataFrame(points[:, :2]).assign(set=name) for name, points in sets.items()])
+    table = table.rename(columns={0: "pc1", 1: "pc2"})
+    table["composition"] = [atoms.info["composition"] for atoms in pool] + [""] * len(picks)
+    table["novelty"] = [*found.novelty, *np.zeros(len(picks))]
+    following = pd.DataFrame({"row": rows, "frame_id": [pool[row].info["frame_id"] for row in rows]})
+    following = following.assign(cluster=-1, distance_to_centroid=found.novelty[rows])
+    for path, frame in ((args.map, table), (args.next_selection, following)):
+        with files.whole(path) as temporary:
+            frame.to_csv(temporary, index=False)
+    run.write_beside(args.coverage)
+    console.say(f"coverage score {found.score:.3f}; {found.novel_fraction:.1%} of the explored frames lie beyond reach")
+
+
+if __name__ == "__main__":
+    console.run(main)

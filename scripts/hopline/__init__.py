@@ -1,0 +1,1 @@
+"""Hopline's library: the science, free of paths, configs and command lines."""

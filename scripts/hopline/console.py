@@ -1,0 +1,60 @@
+"""How scripts speak to a person: one clear line on bad input, progress on anything long."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+EXIT_BAD_INPUT = 2
+PLAIN_LINE_INTERVAL_S = 10.0
+
+
+class InputError(Exception):
+    """Input that its author can put right; the message says what, where, and what to do."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's ``main``; bad input becomes one line on stderr and exit status 2.
+
+    Any other exception is a defect of Hopline and keeps its traceback.
+    """
+    try:
+        main()
+    except InputError as error:
+        _refuse(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _refuse(f"{where}{error.strerror or error}")
+
+
+def _refuse(message: str) -> None:
+    script = sys.argv[0].rsplit("/", 1)[-1]
+    print(f"{script}: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def say(message: str) -> None:
+    """Print one plain line to stderr at once (stdout is kept for results)."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def progress(items: Iterable[T], *, total: int, label: str, unit: str) -> Iterator[T]:
+    """Yield ``items`` while showing how many of ``total`` are done, the rate and the time left.
+
+    A bar on a terminal; elsewhere (a log file, a batch system) one plain line every ten seconds.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=label, unit=f" {unit}", file=sys.stderr)
+        return
+    started = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= PLAIN_LINE_INTERVAL_S:
+            last = now
+            rate = done / (now - started)
+            say(f"{label}: {done}/{total} {unit}, {rate:.3g} {unit}/s, {(total - done) / rate:.0f} s left")

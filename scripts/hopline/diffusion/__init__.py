@@ -1,0 +1,1 @@
+"""From trajectories to a diffusivity that may be quoted, and from diffusivities to an Arrhenius line."""

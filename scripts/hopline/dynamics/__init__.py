@@ -1,0 +1,1 @@
+"""Molecular dynamics: protocol, engine and the checks that tell when a run is wrong."""

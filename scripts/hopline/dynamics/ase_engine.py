@@ -1,0 +1,142 @@
+"""Molecular dynamics with any ASE calculator and ASE's integrators: the reference engine."""
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase.units
+import numpy as np
+from ase import Atoms
+from ase.md.langevinbaoab import LangevinBAOAB
+from ase.md.md import MolecularDynamics
+from ase.md.verlet import VelocityVerlet
+
+from hopline.console import progress, say
+from hopline.dynamics.checks import Limits, Watch, energy_drift, throughput_ns_per_day
+from hopline.dynamics.protocol import Stage, degrees_of_freedom
+from hopline.files import write_json
+from hopline.trajectories import TrajectoryWriter
+from hopline.units import ASE_TIME_PER_FS, BOLTZMANN_EV_PER_K, FS_PER_PS, GPA_PER_EV_PER_A3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``finished`` or ``exploded``, why, the checks' figures, and the throughput."""
+
+    status: str
+    reason: str
+    checks: dict[str, float]
+    simulated_ps: float
+    throughput_ns_per_day: float
+    offending: Atoms | None
+
+    def write_sidecar(self, trajectory: str | os.PathLike[str], provenance: Mapping[str, Any]) -> None:
+        """Write the outcome beside its trajectory, as ``.json`` in place of ``.h5``, and say it in one line."""
+        content = {
+            "status": self.status,
+            "reason": self.reason,
+            "checks": self.checks,
+            "simulated_ps": self.simulated_ps,
+            "throughput_ns_per_day": self.throughput_ns_per_day,
+            "provenance": provenance,
+        }
+        write_json(Path(trajectory).with_suffix(".json"), content)
+        say(f"{trajectory}: {self.status}, {self.reason}; {self.throughput_ns_per_day:.3g} ns/day")
+
+
+def simulate(
+    atoms: Atoms,
+    stage: Stage,
+    limits: Limits,
+    trajectory: str | os.PathLike[str],
+    *,
+    velocities: bool = False,
+) -> Outcome:
+    """Run one stage from ``atoms`` (with calculator and momenta), writing frames as it goes.
+
+    The start is frame 0. Every frame is checked before it is written; the run ends at the first that fails, and
+    that frame is returned, not written. ``velocities`` asks for velocities in the trajectory.
+    """
+    driver = _integrator(atoms, stage)
+    freedom = degrees_of_freedom(atoms, stage.ensemble)
+    watch = Watch(limits, stage.temperature_K, atoms.get_volume())
+    times_ps: list[float] = []
+    energies_eV: list[float] = []
+    reason: str | None = None
+    n_frames = stage.n_steps // stage.steps_per_frame
+    clock_s = time.monotonic()
+    interval_ps = stage.steps_per_frame * stage.timestep_fs / FS_PER_PS
+    with TrajectoryWriter(trajectory, atoms, frame_interval_ps=interval_ps, velocities=velocities) as writer:
+        for step in progress(_steps(atoms, driver, stage), total=n_frames + 1, label=stage.ensemble, unit="frames"):
+            kinetic_eV = atoms.get_kinetic_energy()
+            temperature_K = 2.0 * kinetic_eV / (freedom * BOLTZMANN_EV_PER_K)
+            reason = watch.look(atoms, temperature_K=temperature_K)
+            if reason:
+                break
+            potential_eV = atoms.get_potential_energy()
+            writer.append(
+                atoms.positions,
+                atoms.cell.array,
+                step=step,
+                time_ps=step * stage.timestep_fs / FS_PER_PS,
+                potential_energy_eV=potential_eV,
+                kinetic_energy_eV=kinetic_eV,
+                temperature_K=temperature_K,
+                pressure_GPa=_pressure_GPa(atoms) if stage.ensemble == "npt" else None,
+                velocities_A_per_ps=atoms.get_velocities() * ASE_TIME_PER_FS * FS_PER_PS if velocities else None,
+            )
+            times_ps.append(step * stage.timestep_fs / FS_PER_PS)
+            energies_eV.append(potential_eV + kinetic_eV)
+    checks = dict(watch.figures)
+    if stage.ensemble == "nve":
+        drift = energy_drift(np.array(times_ps), np.array(energies_eV), len(atoms))
+        checks["energy_drift_meV_per_atom_per_ps"] = drift
+    simulated_ps = times_ps[-1] if times_ps else 0.0
+    return Outcome(
+        status="exploded" if reason else "finished",
+        reason=f"after {simulated_ps:g} ps: {reason}" if reason else f"all {simulated_ps:g} ps were run",
+        checks=checks,
+        simulated_ps=simulated_ps,
+        throughput_ns_per_day=throughput_ns_per_day(simulated_ps, time.monotonic() - clock_s),
+        offending=atoms.copy() if reason else None,
+    )
+
+
+def _steps(atoms: Atoms, driver: MolecularDynamics, stage: Stage) -> Iterator[int]:
+    """Yield the step number at the start and after each frame interval, moving the atoms in between."""
+    cell = atoms.cell.array.copy()
+    scales = np.linspace(stage.scale_first, stage.scale_last, stage.n_steps // stage.steps_per_frame + 1)
+    for frame, scale in enumerate(scales):
+        if stage.sweeps:
+            atoms.set_cell(cell * scale, scale_atoms=True)
+        if frame:
+            driver.run(stage.steps_per_frame)
+        yield frame * stage.steps_per_frame
+
+
+def _integrator(atoms: Atoms, stage: Stage) -> MolecularDynamics:
+    timestep = stage.timestep_fs * ASE_TIME_PER_FS
+    if stage.ensemble == "nve":
+        return VelocityVerlet(atoms, timestep)
+    settings: dict[str, Any] = {
+        "temperature_K": stage.temperature_K,
+        "T_tau": FS_PER_PS / stage.friction_per_ps * ASE_TIME_PER_FS,
+        "rng": np.random.default_rng(stage.seed),
+    }
+    if stage.ensemble == "npt":
+        settings["externalstress"] = -stage.pressure_GPa * ase.units.GPa
+        settings["hydrostatic"] = True
+        settings["P_tau"] = stage.barostat_time_fs * ASE_TIME_PER_FS
+    with warnings.catch_warnings():
+        # the barostat's mass follows from its time by ASE's own rule, which is what we ask for
+        warnings.filterwarnings("ignore", message="Using heuristic P_mass")
+        return LangevinBAOAB(atoms, timestep, **settings)
+
+
+def _pressure_GPa(atoms: Atoms) -> float:
+    stress: float = np.mean(atoms.get_stress(include_ideal_gas=True)[:3])
+    return -stress * GPA_PER_EV_PER_A3

@@ -1,0 +1,1 @@
+"""Training: references, replay and one module per trainable family."""

@@ -1,0 +1,188 @@
+"""The labelled-frame contract: what a frame carries, who it is, and that no frame sits in two sets.
+
+A labelled frame is an ASE ``Atoms`` with ``info``: ``REF_energy`` (eV, total), ``REF_stress`` (eV/A^3, ASE sign,
+optional), ``frame_id``, ``system``, ``composition``, ``source`` (the trajectory it comes from), optionally
+``temperature_K`` and ``level_of_theory``; and ``arrays["REF_forces"]`` (eV/A). On disk: extended XYZ.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from hopline.console import InputError
+from hopline.files import whole
+
+ENERGY, FORCES, STRESS = "REF_energy", "REF_forces", "REF_stress"
+UNSTATED = "unstated"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """DFT labels of one frame: energy (eV), forces (n_atoms, 3) in eV/A, stress (3, 3) in eV/A^3 or None."""
+
+    energy_eV: float
+    forces_eV_per_A: NDArray[np.float64]
+    stress_eV_per_A3: NDArray[np.float64] | None
+
+
+def frame_id(atoms: Atoms) -> str:
+    """Return the content hash of species, cell and positions: 16 hexadecimal digits.
+
+    Cell and positions enter as text with eight decimals (A), the precision of extended XYZ, so a frame
+    keeps its id when it is written and read back.
+    """
+    digest = hashlib.sha256(atoms.numbers.astype("<i4").tobytes())
+    for values in (atoms.cell.array, atoms.positions):
+        text = " ".join(f"{value:.8f}" for value in np.asarray(values).ravel())
+        digest.update(text.replace("-0.00000000", "0.00000000").encode())
+    return digest.hexdigest()[:16]
+
+
+def labels_of(atoms: Atoms) -> Labels:
+    """Return the labels that a frame carries.
+
+    Raises
+    ------
+    InputError
+        If energy or forces are missing or any label is not finite.
+    """
+    if ENERGY not in atoms.info or FORCES not in atoms.arrays:
+        raise InputError(f"frame {atoms.info.get('frame_id', '?')} has no {ENERGY} or no {FORCES}: ingest it first")
+    stress = atoms.info.get(STRESS)
+    labels = Labels(
+        energy_eV=float(atoms.info[ENERGY]),
+        forces_eV_per_A=np.asarray(atoms.arrays[FORCES], dtype=float),
+        stress_eV_per_A3=None if stress is None else stress_matrix(stress),
+    )
+    parts = [labels.energy_eV, labels.forces_eV_per_A, 0.0 if stress is None else labels.stress_eV_per_A3]
+    if not all(np.isfinite(part).all() for part in parts):
+        raise InputError(f"frame {atoms.info.get('frame_id', '?')} has a label that is not a finite number")
+    return labels
+
+
+def stress_matrix(stress: object) -> NDArray[np.float64]:
+    """Return a stress given as 3x3, nine flat numbers or six in Voigt order (xx yy zz yz xz xy) as (3, 3)."""
+    values = np.asarray(stress, dtype=float).ravel()
+    if values.size == 9:  # noqa: PLR2004
+        return values.reshape(3, 3)
+    if values.size == 6:  # noqa: PLR2004
+        xx, yy, zz, yz, xz, xy = values
+        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    raise InputError(f"a stress has {values.size} numbers; 6 (Voigt) or 9 are understood")
+
+
+def read_frames(path: str | os.PathLike[str]) -> list[Atoms]:
+    """Read every frame of an extended XYZ file; an empty or broken file is refused by name."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist")
+    try:
+        frames = ase.io.read(path, index=":", format="extxyz")
+    except Exception as error:  # ASE's parsers raise whatever they stumble over
+        raise InputError(f"{path} is not a whole extended XYZ file ({type(error).__name__}: {error})") from error
+    if not frames:
+        raise InputError(f"{path} holds no frame")
+    return list(frames)
+
+
+def read_labelled(path: str | os.PathLike[str]) -> list[Atoms]:
+    """Read frames that all keep the labelled-frame contract and share one level of theory."""
+    frames = read_frames(path)
+    for frame in frames:
+        labels_of(frame)
+    level_of_theory(frames)
+    return frames
+
+
+def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
+    """Write frames as extended XYZ, whole or not at all, with ids; calculators are left out."""
+    bare = []
+    for frame in frames:
+        copy = frame.copy()
+        copy.info["frame_id"] = frame_id(copy)
+        bare.append(copy)
+    with whole(path) as temporary:
+        ase.io.write(temporary, bare, format="extxyz")
+
+
+def level_of_theory(frames: Sequence[Atoms]) -> str:
+    """Return the one level of theory of a set; a set that mixes two is refused."""
+    levels = sorted({str(frame.info.get("level_of_theory", UNSTATED)) for frame in frames})
+    if len(levels) > 1:
+        raise InputError(f"a set may hold one level of theory, this one mixes {len(levels)}: {' | '.join(levels)}")
+    return levels[0]
+
+
+def duplicates(frames: Sequence[Atoms]) -> list[tuple[int, int]]:
+    """Return pairs (later, first) of row numbers whose frames have the same content."""
+    first: dict[str, int] = {}
+    pairs = []
+    for row, frame in enumerate(frames):
+        earlier = first.setdefault(frame_id(frame), row)
+        if earlier != row:
+            pairs.append((row, earlier))
+    return pairs
+
+
+def refuse_leakage(sets: Mapping[str, Sequence[Atoms]]) -> None:
+    """Refuse sets that share a frame, or a test set that shares a trajectory with any other set.
+
+    Parameters
+    ----------
+    sets
+        Frames by the name of their set; ``"test"`` is the one that must come from trajectories of its own.
+    """
+    seen: dict[str, str] = {}
+    for name, frames in sets.items():
+        for frame in frames:
+            other = seen.setdefault(frame_id(frame), name)
+            if other != name:
+                raise InputError(f"frame {frame_id(frame)} is in both {other} and {name}: the test would be a lie")
+    test_sources = {frame.info.get("source") for frame in sets.get("test", [])} - {None}
+    for name, frames in sets.items():
+        shared = test_sources & {frame.info.get("source") for frame in frames}
+        if name != "test" and shared:
+            raise InputError(f"{name} shares trajectories with the test set: {', '.join(map(str, sorted(shared)))}")
+
+
+def hold_out_trajectories(
+    frames: Sequence[Atoms], *, fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Split rows into (kept, held out) by whole trajectories, each composition in its own proportion.
+
+    A trajectory is a frame's ``source``; neighbouring frames are nearly the same frame, so a frame-wise split
+    would test on what was trained. Trajectories are drawn at random within each composition until ``fraction``
+    of its frames is held out; at least one is held out and at least one kept.
+
+    Raises
+    ------
+    InputError
+        If a composition has frames of one trajectory only.
+    """
+    trajectories: dict[str, dict[str, list[int]]] = {}
+    for row, frame in enumerate(frames):
+        composition = str(frame.info.get("composition", frame.get_chemical_formula()))
+        source = str(frame.info.get("source", UNSTATED))
+        trajectories.setdefault(composition, {}).setdefault(source, []).append(row)
+    rng = np.random.default_rng(seed)
+    held_out: list[int] = []
+    for composition, by_source in sorted(trajectories.items()):
+        if len(by_source) < 2:  # noqa: PLR2004
+            raise InputError(
+                f"composition {composition} has frames of one trajectory only ({next(iter(by_source))}): "
+                "label frames of a second one, so that the test shares none with the training"
+            )
+        wanted = fraction * sum(len(rows) for rows in by_source.values())
+        taken: list[int] = []
+        for source in rng.permutation(sorted(by_source))[:-1]:
+            if taken and len(taken) + len(by_source[source]) / 2 > wanted:
+                continue
+            taken += by_source[source]
+        held_out += taken
+    return sorted(set(range(len(frames))) - set(held_out)), sorted(held_out)

@@ -1,0 +1,1 @@
+"""DIRECT sampling: encode, reduce, cluster, pick, and say what is covered."""

@@ -1,0 +1,63 @@
+"""Collect labelled frames from DFT outputs or extended XYZ; what is left out is listed with the reason."""
+
+import argparse
+from pathlib import Path
+
+from hopline import console, provenance
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--source", type=Path, nargs="+", required=True, help="files, or folders of pw.x runs"
+    )
+    parser.add_argument("--frames", type=Path, required=True, help="accepted frames, extended XYZ")
+    parser.add_argument("--rejected", type=Path, required=True, help="CSV: source, frame, frame_id, reason")
+    parser.add_argument("--format", default="auto", help="auto, extxyz or espresso")
+    parser.add_argument("--max-rejected-fraction", type=float, default=0.2, help="stop above this fraction")
+    parser.add_argument(
+        "--min-distance-A", dest="min_distance_A", type=float, default=0.5, help="closer atoms: rejected"
+    )
+    parser.add_argument(
+        "--max-force-eV-per-A", dest="max_force_eV_per_A", type=float, default=50.0, help="above: rejected"
+    )
+    parser.add_argument("--require-stress", action="store_true", help="reject frames without stress")
+    parser.add_argument("--system", help="system of frames that do not say theirs")
+    parser.add_argument("--composition", help="composition of frames that do not say theirs")
+    parser.add_argument("--level-of-theory", help="level of theory of frames that do not say theirs")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Read, judge, write."""
+    args = parse()
+    from hopline import frames
+    from hopline.labels import ingest
+
+    run = provenance.start(vars(args), args.source)
+    result = ingest.ingest(
+        args.source,
+        file_format=args.format,
+        min_distance_A=args.min_distance_A,
+        max_force_eV_per_A=args.max_force_eV_per_A,
+        require_stress=args.require_stress,
+        defaults={key: getattr(args, key) for key in ("system", "composition", "level_of_theory")},
+    )
+    ingest.write_rejected(args.rejected, result.rejected)
+    if result.rejected:
+        console.say(ingest.table(result.rejected))
+    ingest.refuse_unfit(result, max_rejected_fraction=args.max_rejected_fraction)
+    frames.write_frames(args.frames, result.accepted)
+    run.write_beside(args.frames, args.rejected)
+    bare = sum(frames.STRESS not in frame.info for frame in result.accepted)
+    console.say(
+        f"{len(result.accepted)} accepted ({bare} without stress), {len(result.rejected)} rejected, "
+        f"{result.found} found; level of theory: {frames.level_of_theory(result.accepted)}"
+    )
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,59 @@
+"""Pick a diverse, fixed number of frames from encoded features by DIRECT sampling."""
+
+import argparse
+from pathlib import Path
+
+from hopline import console, files, frames, provenance
+
+DEFAULT_THRESHOLD = 0.5
+"""BIRCH radius in weighted components to begin with; it is halved until there are enough clusters."""
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--features", type=Path, required=True, help="NumPy array (n_frames, n_features)")
+    parser.add_argument("--frames", type=Path, help="extended XYZ of the pool, a frame a row: gives frame ids")
+    parser.add_argument("--clusters", type=int, required=True, help="number of clusters")
+    parser.add_argument("--per-cluster", type=int, required=True, help="frames picked from each cluster")
+    parser.add_argument("--threshold", type=float, default=DEFAULT_THRESHOLD, help="initial BIRCH radius (%(default)s)")
+    parser.add_argument("--selection", type=Path, required=True, help="CSV to write: row,frame_id,cluster,distance")
+    args = parser.parse_args(argv)
+    for name in ("clusters", "per_cluster", "threshold"):
+        if not getattr(args, name) > 0:
+            raise console.InputError(f"--{name.replace('_', '-')} must be positive, got {getattr(args, name)}")
+    return args
+
+
+def main() -> None:
+    """Select and write the picks, sorted by row."""
+    args = parse()
+    run = provenance.start(vars(args), [args.features])
+    import numpy as np
+    import pandas as pd
+
+    from hopline.sampling.direct import select
+
+    try:
+        features = np.load(args.features, allow_pickle=False).astype(float)
+    except (ValueError, EOFError) as error:
+        raise console.InputError(f"{args.features} is not a whole NumPy array of numbers: {error}") from error
+    pool = frames.read_frames(args.frames) if args.frames else None
+    if pool is not None and len(pool) != len(features):
+        raise console.InputError(f"{args.frames} has {len(pool)} frames, {args.features} {len(features)} rows")
+    selection = select(features, clusters=args.clusters, per_cluster=args.per_cluster, threshold=args.threshold)
+    ids = [pool[row].info["frame_id"] if pool else "" for row in selection.rows]
+    table = pd.DataFrame({"row": selection.rows, "frame_id": ids, "cluster": selection.clusters})
+    table["distance_to_centroid"] = selection.distances
+    with files.whole(args.selection) as temporary:
+        table.to_csv(temporary, index=False)
+    run.write_beside(args.selection)
+    console.say(
+        f"{args.selection}: {len(table)} of {len(features)} frames from {args.clusters} clusters, "
+        f"{selection.n_components} components ({selection.explained:.1%} of the variance), "
+        f"BIRCH threshold {selection.threshold:g}, {selection.topped_up} by farthest point"
+    )
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,34 @@
+"""Hold out whole trajectories of a labelled set for the test; the rest are candidates for training."""
+
+import argparse
+from pathlib import Path
+
+from hopline import console, frames, provenance
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=Path, required=True, help="accepted labelled frames (extended XYZ)")
+    parser.add_argument("--test-fraction", type=float, required=True, help="share of each composition to hold out")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the draw")
+    parser.add_argument("--candidates", type=Path, required=True, help="extended XYZ to write")
+    parser.add_argument("--held-out", type=Path, required=True, help="extended XYZ to write")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Split by trajectory and write both parts."""
+    args = parse()
+    run = provenance.start(vars(args), [args.frames])
+    labelled = frames.read_labelled(args.frames)
+    kept, held_out = frames.hold_out_trajectories(labelled, fraction=args.test_fraction, seed=args.seed)
+    frames.write_frames(args.candidates, [labelled[row] for row in kept])
+    frames.write_frames(args.held_out, [labelled[row] for row in held_out])
+    run.write_beside(args.candidates, args.held_out)
+    sources = sorted({str(labelled[row].info.get("source")) for row in held_out})
+    console.say(f"{len(kept)} candidates, {len(held_out)} frames held out: trajectories {', '.join(sources)}")
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,175 @@
+"""From selected frames through pw.x to accepted labels, as a person would run it."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import ase.build
+import ase.io
+import numpy as np
+import pytest
+
+from hopline import frames
+
+needs_pw = pytest.mark.skipif(shutil.which("pw.x") is None, reason="pw.x is not installed")
+SETTINGS = (
+    "--wavefunction-cutoff-Ry 30 --density-cutoff-Ry 120 --smearing gaussian --smearing-width-Ry 0.01 "
+    "--scf-threshold-Ry 1e-8 --mixing-beta 0.7 --max-scf-steps 60 --kpoints 1 1 1 --kpoints-shift 0 0 0"
+).split()
+
+
+@pytest.fixture
+def call(repository):
+    def run(script, *arguments):
+        command = [sys.executable, str(repository / "scripts" / script), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def pool(tmp_path):
+    made = []
+    for seed in range(4):
+        atoms = ase.build.bulk("LiF", "rocksalt", a=4.08)
+        atoms.rattle(0.05, seed=seed)
+        atoms.info |= {"system": "lif", "composition": "bulk", "source": f"{seed}.h5", "temperature_K": 700}
+        made.append(atoms)
+    frames.write_frames(tmp_path / "pool.extxyz", made)
+    rows = [f"{row},{frames.frame_id(made[row])},0,0.1" for row in (1, 3)]
+    (tmp_path / "selection.csv").write_text(
+        "\n".join(["row,frame_id,cluster,distance_to_centroid", *rows, ""])
+    )
+    return made
+
+
+@needs_pw
+def test_selected_frames_become_accepted_labels(tmp_path, pool, call, shared_data):
+    written = call(
+        "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", "--selection", tmp_path / "selection.csv",
+        "--pseudopotentials", shared_data / "upf", *SETTINGS, "--inputs", tmp_path / "runs",
+    )  # fmt: skip
+    assert written.returncode == 0, written.stderr
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0000", "0001"]
+    for folder in (tmp_path / "runs").iterdir():
+        ran = call("label_espresso.py", "--input", folder / "pw.in", "--output", folder / "pw.out")
+        assert ran.returncode == 0, ran.stderr
+        assert {path.name for path in folder.iterdir()} == {
+            "pw.in", "pw.out", "frame.extxyz", "pw.out.provenance.json",
+        }  # fmt: skip
+    taken = call(
+        "ingest_labels.py", "--source", tmp_path / "runs", "--frames", tmp_path / "accepted.extxyz",
+        "--rejected", tmp_path / "rejected.csv",
+    )  # fmt: skip
+    assert taken.returncode == 0, taken.stderr
+    accepted = frames.read_labelled(tmp_path / "accepted.extxyz")
+    assert [frame.info["frame_id"] for frame in accepted] == [frames.frame_id(pool[row]) for row in (1, 3)]
+    assert [frame.info["source"] for frame in accepted] == ["1.h5", "3.h5"]
+    for frame in accepted:
+        labels = frames.labels_of(frame)
+        assert labels.stress_eV_per_A3.shape == (3, 3)
+        # two atoms pull on each other alone
+        np.testing.assert_allclose(labels.forces_eV_per_A.sum(axis=0), 0.0, atol=1e-3)
+    assert len((tmp_path / "rejected.csv").read_text().splitlines()) == 1
+
+
+@needs_pw
+def test_a_run_that_does_not_converge_is_kept_and_rejected(tmp_path, pool, call, shared_data):
+    few_steps = [*SETTINGS, "--max-scf-steps", "2"]
+    call(
+        "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", "--pseudopotentials", shared_data / "upf",
+        *few_steps, "--inputs", tmp_path / "runs",
+    )  # fmt: skip
+    folder = tmp_path / "runs" / "0000"
+    ran = call("label_espresso.py", "--input", folder / "pw.in", "--output", folder / "pw.out")
+    assert ran.returncode == 0
+    assert "SCF not converged after 2 steps" in ran.stderr
+    taken = call(
+        "ingest_labels.py",
+        "--source",
+        folder,
+        "--frames",
+        tmp_path / "a.extxyz",
+        "--rejected",
+        tmp_path / "r.csv",
+    )
+    assert taken.returncode == 2
+    assert not (tmp_path / "a.extxyz").exists()
+    (row,) = csv.DictReader((tmp_path / "r.csv").open())
+    assert row["reason"] == "SCF not converged after 2 steps"
+    assert row["frame_id"] == frames.frame_id(pool[0])
+
+
+@needs_pw
+def test_convergence_and_atom_references(tmp_path, pool, call, shared_data):
+    upfs = shared_data / "upf"
+    studied = call(
+        "compute_convergence.py", "--frames", tmp_path / "pool.extxyz", "--pseudopotentials", upfs, *SETTINGS,
+        "--cutoffs-Ry", 40, 20, 30, "--meshes", "2x2x2+111", "1x1x1", "--convergence", tmp_path / "c.csv",
+    )  # fmt: skip
+    assert studied.returncode == 0, studied.stderr
+    rows = list(csv.DictReader((tmp_path / "c.csv").open()))
+    assert [row["kind"] for row in rows] == ["cutoff"] * 3 + ["kpoints"] * 2
+    cutoffs = [float(row["energy_error_meV_per_atom"]) for row in rows[:3]]
+    # the energy falls as the basis grows: variational
+    assert cutoffs[0] > cutoffs[1] > cutoffs[2] == 0
+    referred = call(
+        "compute_atom_references.py", "--elements", "Li", "--pseudopotentials", upfs, "--wavefunction-cutoff-Ry", 15,
+        "--density-cutoff-Ry", 60, "--scf-threshold-Ry", 1e-7, "--mixing-beta", 0.4, "--max-scf-steps", 80,
+        "--references", tmp_path / "e0.json",
+    )  # fmt: skip
+    assert referred.returncode == 0, referred.stderr
+    content = json.loads((tmp_path / "e0.json").read_text())
+    assert set(content["energies_eV"]) == {"Li"}
+    assert content["settings"]["Li"]["total_magnetization"] == 1
+
+
+def test_refusals_are_one_line_and_exit_2(tmp_path, pool, call, shared_data):
+    (tmp_path / "bad.csv").write_text("row\n7\n")
+    common = ["--pseudopotentials", shared_data / "upf", *SETTINGS, "--inputs", tmp_path / "runs"]
+    outside = call(
+        "write_espresso_inputs.py",
+        "--frames",
+        tmp_path / "pool.extxyz",
+        "--selection",
+        tmp_path / "bad.csv",
+        *common,
+    )
+    nowhere = call("write_espresso_inputs.py", "--frames", tmp_path / "none.extxyz", *common)
+    no_input = call("label_espresso.py", "--input", tmp_path / "none.in", "--output", tmp_path / "pw.out")
+    for refused, words in ((outside, "row 7"), (nowhere, "does not exist"), (no_input, "does not exist")):
+        assert refused.returncode == 2
+        assert words in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_ingestion_works_with_its_three_public_flags_alone(tmp_path, call, shared_data):
+    taken = call(
+        "ingest_labels.py", "--source", shared_data / "lif" / "10-REF_train.xyz", "--frames",
+        tmp_path / "a.extxyz", "--rejected", tmp_path / "r.csv",
+    )  # fmt: skip
+    assert taken.returncode == 0, taken.stderr
+    assert "20 accepted" in taken.stderr
+    original = ase.io.read(shared_data / "lif" / "10-REF_train.xyz", "0")
+    first = frames.read_labelled(tmp_path / "a.extxyz")[0]
+    assert first.info["REF_energy"] == original.info["REF_energy"]
+    np.testing.assert_allclose(
+        frames.labels_of(first).stress_eV_per_A3.ravel(), np.ravel(original.info["REF_stress"])
+    )
+    assert (tmp_path / "a.extxyz.provenance.json").is_file()
+
+
+def test_the_table_is_written_before_too_many_rejections_stop_it(tmp_path, call, shared_data):
+    runs = shared_data / "dft_outputs" / "espresso"
+    sources = [runs / "lif_hi.out", *sorted(runs.glob("failed_*/aiida.out"))]
+    arguments = ["--source", *sources, "--frames", tmp_path / "a.extxyz", "--rejected", tmp_path / "r.csv"]
+    stopped = call("ingest_labels.py", *arguments)
+    assert stopped.returncode == 2
+    assert "3 of 4 frames were rejected" in stopped.stderr
+    assert stopped.stderr.count("rejected: ") == 3
+    assert len(list(csv.DictReader((tmp_path / "r.csv").open()))) == 3
+    allowed = call("ingest_labels.py", *arguments, "--max-rejected-fraction", "0.75")
+    assert allowed.returncode == 0, allowed.stderr
+    assert len(frames.read_labelled(tmp_path / "a.extxyz")) == 1
