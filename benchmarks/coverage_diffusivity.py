@@ -1,4 +1,4 @@
-"""Measure how often the stated 95 % interval of a diffusivity covers the truth, on random walks of known D."""
+"""Measure how often a diffusivity's stated 95 % interval covers the truth, on random walks of known D."""
 
 import argparse
 import csv

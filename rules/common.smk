@@ -75,7 +75,7 @@ def check_references():
         for system in potential.get("systems", []):
             check_reference(f"{key}.systems", system, systems)
         for system in systems_of(name):
-            for composition in potential.get("compositions", []):
+            for composition in [*potential.get("compositions", []), config["dynamics"]["npt"].get("volume_from")]:
                 check_reference(f"{key}.compositions", composition, systems[system]["compositions"])
 
 
@@ -101,6 +101,11 @@ def temperatures_of(potential, system):
 
 def datasets_of(system):
     return [name for name, dataset in config["datasets"].items() if dataset["system"] == system]
+
+
+def tested_on(potential, system):
+    """Return the dataset whose held-out trajectories test a potential: its own, else the system's first, or None."""
+    return config["potentials"][potential].get("dataset") or next(iter(datasets_of(system)), None)
 
 
 def as_flags(section, *names):

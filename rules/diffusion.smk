@@ -1,1 +1,66 @@
+"""Diffusion: MSD and D of each temperature with a verdict, the Arrhenius fit, and pair correlations.
 
+Needs the replicas of dynamics/; makes diffusion/{potential}/{composition}/{temperature_K}K.{json,curve.csv,rdf.csv}
+and arrhenius.json.
+"""
+
+DIFFUSION = "results/{system}/diffusion/{potential}/{composition}"
+
+
+rule estimate_diffusivity:
+    input:
+        script=script("estimate_diffusivity"),
+        trajectories=expand(FOLDER + "/nve-{replica}.h5", replica=range(1, N_REPLICAS + 1), allow_missing=True),
+        sidecars=expand(FOLDER + "/nve-{replica}.json", replica=range(1, N_REPLICAS + 1), allow_missing=True),
+    output:
+        diffusivity=DIFFUSION + "/{temperature_K}K.json",
+        curve=DIFFUSION + "/{temperature_K}K.curve.csv",
+    params:
+        species=lambda w: config["systems"][w.system]["mobile"],
+        flags=as_flags(config["diffusion"]),
+    log:
+        "logs/estimate_diffusivity/{system}/{potential}/{composition}/{temperature_K}K.log",
+    shell:
+        "OMP_NUM_THREADS={threads} python {input.script:q}"
+        " --trajectory {input.trajectories:q}"
+        " --species {params.species:q}"
+        " --temperature-K {wildcards.temperature_K}"
+        " {params.flags}"
+        " --diffusivity {output.diffusivity:q}"
+        " --curve {output.curve:q}"
+        " > {log:q} 2>&1"
+
+
+rule fit_arrhenius:
+    input:
+        script=script("fit_arrhenius"),
+        diffusivities=lambda w: expand(
+            DIFFUSION + "/{temperature_K}K.json", **w, temperature_K=temperatures_of(w.potential, w.system)
+        ),
+    output:
+        arrhenius=DIFFUSION + "/arrhenius.json",
+    log:
+        "logs/fit_arrhenius/{system}/{potential}/{composition}.log",
+    shell:
+        "python {input.script:q}"
+        " --diffusivity {input.diffusivities:q}"
+        " --arrhenius {output.arrhenius:q}"
+        " > {log:q} 2>&1"
+
+
+rule compute_pair_correlations:
+    input:
+        script=script("compute_pair_correlations"),
+        trajectory=FOLDER + "/nve-1.h5",
+    output:
+        correlations=DIFFUSION + "/{temperature_K}K.rdf.csv",
+    params:
+        flags=as_flags(config["correlations"]),
+    log:
+        "logs/compute_pair_correlations/{system}/{potential}/{composition}/{temperature_K}K.log",
+    shell:
+        "OMP_NUM_THREADS={threads} python {input.script:q}"
+        " --trajectory {input.trajectory:q}"
+        " {params.flags}"
+        " --correlations {output.correlations:q}"
+        " > {log:q} 2>&1"

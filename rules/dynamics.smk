@@ -1,1 +1,139 @@
+"""Dynamics: NpT -> mean volume -> NVT -> starts near the mean energy -> NVE replicas.
 
+Makes dynamics/{potential}/{composition}/{temperature_K}K/{npt,nvt,nve-N}.h5, each with a .json sidecar (status, reason,
+checks, throughput, provenance). A run that explodes is a result: it ends, keeps its frames and says why.
+"""
+
+FOLDER = "results/{system}/dynamics/{potential}/{composition}/{temperature_K}K"
+CARD = "results/{system}/potentials/{potential}/card.json"
+N_REPLICAS = config["dynamics"]["production"]["replicas"]
+
+
+def run_flags(stage, *skipped):
+    """Return a function of the wildcards that spells a stage, with the potential's own durations."""
+
+    def flags(wildcards):
+        own = config["potentials"][wildcards.potential].get("dynamics", {})
+        section = {
+            name: own.get(f"{stage}_{name}", own.get(name, value)) for name, value in config["dynamics"][stage].items()
+        }
+        return as_flags({name: value for name, value in section.items() if name not in skipped})
+
+    return flags
+
+
+def volume_from(wildcards):
+    """Return the NpT run whose mean volume a composition takes."""
+    composition = config["dynamics"]["npt"].get("volume_from", wildcards.composition)
+    folder = FOLDER.format(**{**wildcards, "composition": composition})
+    return f"{folder}/npt.h5"
+
+
+rule equilibrate_npt:
+    input:
+        script=script("equilibrate_npt"),
+        start="results/{system}/structures/{composition}.extxyz",
+        potential=CARD,
+    output:
+        trajectory=FOLDER + "/npt.h5",
+        sidecar=FOLDER + "/npt.json",
+    params:
+        flags=run_flags("npt", "volume_from", "discard_fraction"),
+        limits=as_flags(config["dynamics"]["limits"]),
+        seed=lambda w: seed("npt", *w),
+    resources:
+        gpu=1,
+    log:
+        "logs/equilibrate_npt/{system}/{potential}/{composition}/{temperature_K}K.log",
+    shell:
+        "OMP_NUM_THREADS={threads} python {input.script:q}"
+        " --start {input.start:q}"
+        " --potential {input.potential:q}"
+        " --temperature-K {wildcards.temperature_K}"
+        " {params.flags}"
+        " {params.limits}"
+        " --seed {params.seed}"
+        " --trajectory {output.trajectory:q}"
+        " > {log:q} 2>&1"
+
+
+rule equilibrate_nvt:
+    input:
+        script=script("equilibrate_nvt"),
+        start="results/{system}/structures/{composition}.extxyz",
+        npt=volume_from,
+        potential=CARD,
+    output:
+        trajectory=FOLDER + "/nvt.h5",
+        sidecar=FOLDER + "/nvt.json",
+    params:
+        flags=run_flags("nvt"),
+        discard=as_flags(config["dynamics"]["npt"], "discard_fraction"),
+        limits=as_flags(config["dynamics"]["limits"]),
+        seed=lambda w: seed("nvt", *w),
+    resources:
+        gpu=1,
+    log:
+        "logs/equilibrate_nvt/{system}/{potential}/{composition}/{temperature_K}K.log",
+    shell:
+        "OMP_NUM_THREADS={threads} python {input.script:q}"
+        " --start {input.start:q}"
+        " --npt {input.npt:q}"
+        " {params.discard}"
+        " --potential {input.potential:q}"
+        " --temperature-K {wildcards.temperature_K}"
+        " {params.flags}"
+        " {params.limits}"
+        " --seed {params.seed}"
+        " --trajectory {output.trajectory:q}"
+        " > {log:q} 2>&1"
+
+
+rule select_starts:
+    input:
+        script=script("select_starts"),
+        nvt=FOLDER + "/nvt.h5",
+    output:
+        starts=expand(FOLDER + "/start-{replica}.extxyz", replica=range(1, N_REPLICAS + 1), allow_missing=True),
+    params:
+        flags=lambda w: as_flags(
+            {
+                "starts_apart_ps": config["potentials"][w.potential]
+                .get("dynamics", {})
+                .get("starts_apart_ps", config["dynamics"]["production"]["starts_apart_ps"])
+            }
+        ),
+    log:
+        "logs/select_starts/{system}/{potential}/{composition}/{temperature_K}K.log",
+    shell:
+        "python {input.script:q}"
+        " --nvt {input.nvt:q}"
+        " {params.flags}"
+        " --starts {output.starts:q}"
+        " > {log:q} 2>&1"
+
+
+rule simulate_replica:
+    input:
+        script=script("simulate_replica"),
+        start=FOLDER + "/start-{replica}.extxyz",
+        potential=CARD,
+    output:
+        trajectory=FOLDER + "/nve-{replica}.h5",
+        sidecar=FOLDER + "/nve-{replica}.json",
+    params:
+        flags=run_flags("production", "ensemble", "replicas", "starts_apart_ps"),
+        limits=as_flags(config["dynamics"]["limits"]),
+    resources:
+        gpu=1,
+    log:
+        "logs/simulate_replica/{system}/{potential}/{composition}/{temperature_K}K-{replica}.log",
+    shell:
+        "OMP_NUM_THREADS={threads} python {input.script:q}"
+        " --start {input.start:q}"
+        " --potential {input.potential:q}"
+        " --temperature-K {wildcards.temperature_K}"
+        " {params.flags}"
+        " {params.limits}"
+        " --trajectory {output.trajectory:q}"
+        " > {log:q} 2>&1"

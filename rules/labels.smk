@@ -53,6 +53,8 @@ rule write_espresso_inputs:
         inputs=directory("results/{system}/labels/{dataset}/inputs"),
     params:
         flags=lambda w: as_flags(labels_of(w)["espresso"], *ESPRESSO_FLAGS),
+        # inputs of frames worth labelling next may be run elsewhere, where the pseudopotentials are
+        missing=lambda w: "" if labels_of(w)["mode"] == "espresso" else "--allow-missing-pseudopotentials",
     log:
         "logs/write_espresso_inputs/{system}/{dataset}.log",
     shell:
@@ -60,6 +62,7 @@ rule write_espresso_inputs:
         " --frames {input.frames:q}"
         " --selection {input.selection:q}"
         " {params.flags}"
+        " {params.missing}"
         " --inputs {output.inputs:q}"
         " > {log:q} 2>&1"
 
@@ -71,15 +74,13 @@ rule label_espresso:
     output:
         output="results/{system}/labels/{dataset}/runs/{index}/pw.out",
     params:
-        flags=lambda w: as_flags(labels_of(w)["espresso"], "pools"),
-        launcher=lambda w: labels_of(w)["espresso"]["launcher"],
+        flags=lambda w: as_flags(labels_of(w)["espresso"], "launcher", "pools"),
     threads: lambda w: labels_of(w)["espresso"]["processes"]
     log:
         "logs/label_espresso/{system}/{dataset}/{index}.log",
     shell:
         "python {input.script:q}"
         " --input {input.inputs:q}/{wildcards.index}/pw.in"
-        " --launcher {params.launcher:q}"
         " {params.flags}"
         " --output {output.output:q}"
         " > {log:q} 2>&1"
@@ -87,25 +88,47 @@ rule label_espresso:
 
 rule compute_convergence:
     input:
-        unpack(selected_frames),
         script=script("compute_convergence"),
+        inputs="results/{system}/labels/{dataset}/inputs",
     output:
         convergence="results/{system}/labels/{dataset}/convergence.csv",
     params:
-        flags=lambda w: as_flags(labels_of(w)["espresso"], *ESPRESSO_FLAGS, "pools"),
-        grids=lambda w: as_flags(labels_of(w)["espresso"]["convergence"]),
-        launcher=lambda w: labels_of(w)["espresso"]["launcher"],
+        flags=lambda w: as_flags(labels_of(w)["espresso"], *ESPRESSO_FLAGS, "launcher", "pools"),
+        grids=lambda w: as_flags(labels_of(w)["espresso"]["convergence"], "cutoffs_Ry", "meshes"),
     threads: lambda w: labels_of(w)["espresso"]["processes"]
     log:
         "logs/compute_convergence/{system}/{dataset}.log",
     shell:
         "python {input.script:q}"
-        " --frames {input.frames:q}"
-        " --selection {input.selection:q}"
-        " --launcher {params.launcher:q}"
+        " --frames {input.inputs:q}/0000/frame.extxyz"
         " {params.flags}"
         " {params.grids}"
         " --convergence {output.convergence:q}"
+        " > {log:q} 2>&1"
+
+
+rule compute_atom_references:
+    input:
+        script=script("compute_atom_references"),
+        frames=lambda w: [
+            f"results/{w.system}/structures/{name}.extxyz" for name in config["systems"][w.system]["compositions"]
+        ],
+    output:
+        references="results/{system}/labels/{dataset}/atom_references.json",
+    params:
+        flags=lambda w: as_flags(
+            labels_of(w)["espresso"],
+            "launcher",
+            *(name for name in ESPRESSO_FLAGS if not name.startswith(("kpoints", "smearing"))),
+        ),
+    threads: lambda w: labels_of(w)["espresso"]["processes"]
+    log:
+        "logs/compute_atom_references/{system}/{dataset}.log",
+    shell:
+        "python {input.script:q}"
+        " --frames {input.frames:q}"
+        " {params.flags}"
+        " --references {output.references:q}"
         " > {log:q} 2>&1"
 
 

@@ -13,9 +13,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     host.add_argument("--prototype", help="crystal prototype: rocksalt, fcc, bcc, hcp, ...")
     host.add_argument("--file", type=Path, help="host crystal in any structure format (CIF, POSCAR, ...)")
     parser.add_argument("--species", nargs="+", default=[], help="chemical symbols in the prototype's order")
-    parser.add_argument("--lattice-constants-A", nargs="+", type=float, default=[], help="a, or a and c, in A")
-    parser.add_argument("--cell", choices=("conventional", "primitive"), default="conventional", help="unit cell")
-    parser.add_argument("--supercell", nargs=3, type=int, required=True, help="repetitions along the cell vectors")
+    parser.add_argument(
+        "--lattice-constants-A", nargs="+", type=float, default=[], help="a, or a and c, in A"
+    )
+    parser.add_argument(
+        "--cell", choices=("conventional", "primitive"), default="conventional", help="unit cell"
+    )
+    parser.add_argument(
+        "--supercell", nargs=3, type=int, required=True, help="repetitions along the cell vectors"
+    )
     parser.add_argument("--mobile", required=True, help="mobile species")
     parser.add_argument("--count", type=int, required=True, help="mobile atoms added to the supercell")
     parser.add_argument("--system", required=True, help="name of the system")
@@ -40,7 +46,9 @@ def main() -> None:
     atoms.info |= {"system": args.system, "composition": args.composition}
     frames.write_frames(args.structure, [atoms])
     run.write_beside(args.structure)
-    console.say(f"{args.structure}: {atoms.get_chemical_formula()}, {len(atoms)} atoms, {atoms.get_volume():.1f} A^3")
+    console.say(
+        f"{args.structure}: {atoms.get_chemical_formula()}, {len(atoms)} atoms, {atoms.get_volume():.1f} A^3"
+    )
 
 
 if __name__ == "__main__":

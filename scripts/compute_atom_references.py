@@ -10,7 +10,9 @@ from hopline import console, files, provenance
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--elements", nargs="+", required=True, metavar="EL")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--elements", nargs="+", metavar="EL")
+    which.add_argument("--frames", type=Path, nargs="+", default=[], help="extended XYZ whose elements count")
     parser.add_argument("--pseudopotentials", type=Path, required=True, help="folder of {element}.upf")
     parser.add_argument("--functional", default="PBE", help="what the pseudopotentials were made with (PBE)")
     parser.add_argument("--wavefunction-cutoff-Ry", dest="wavefunction_cutoff_Ry", type=float, required=True)
@@ -26,12 +28,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run each atom, write the energies."""
     args = parse()
+    from hopline import frames
     from hopline.labels import espresso
 
-    run = provenance.start(vars(args), [])
-    upfs = espresso.find_pseudopotentials(args.pseudopotentials, args.elements)
+    run = provenance.start(vars(args), args.frames)
+    pool = [frame for path in args.frames for frame in frames.read_frames(path)]
+    elements = args.elements or sorted({symbol for frame in pool for symbol in frame.symbols})
+    upfs = espresso.find_pseudopotentials(args.pseudopotentials, elements)
     energies_eV, settings, levels = {}, {}, {}
-    for element in args.elements:
+    for element in elements:
         chosen = espresso.atom_settings(vars(args), element)
         result = espresso.run_atom(element, chosen, upfs, launcher=args.launcher)
         energies_eV[element], settings[element] = result.energy_eV, asdict(chosen)

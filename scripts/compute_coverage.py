@@ -11,12 +11,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--explored", type=Path, required=True, help="features of the explored pool (.npy)")
     parser.add_argument("--explored-frames", type=Path, required=True, help="its frames (extended XYZ)")
-    parser.add_argument("--candidates", type=Path, required=True, help="features the selection was made from (.npy)")
+    parser.add_argument(
+        "--candidates", type=Path, required=True, help="features the selection was made from (.npy)"
+    )
     parser.add_argument("--selection", type=Path, required=True, help="picks among the candidates (CSV)")
     parser.add_argument("--bins", type=int, required=True, help="bins along each principal component")
-    parser.add_argument("--next-frames", type=int, required=True, help="number of frames worth labelling to name")
+    parser.add_argument(
+        "--next-frames", type=int, required=True, help="number of frames worth labelling to name"
+    )
     parser.add_argument("--coverage", type=Path, required=True, help="JSON to write")
-    parser.add_argument("--map", type=Path, required=True, help="CSV of weighted components to write, for plots")
+    parser.add_argument(
+        "--map", type=Path, required=True, help="CSV of weighted components to write, for plots"
+    )
     parser.add_argument("--next-selection", type=Path, required=True, help="CSV of explored rows to write")
     return parser.parse_args(argv)
 
@@ -61,7 +67,9 @@ def main() -> None:
         with files.whole(path) as temporary:
             frame.to_csv(temporary, index=False)
     run.write_beside(args.coverage)
-    console.say(f"coverage score {found.score:.3f}; {found.novel_fraction:.1%} of the explored frames lie beyond reach")
+    console.say(
+        f"coverage score {found.score:.3f}; {found.novel_fraction:.1%} of the explored frames lie beyond reach"
+    )
 
 
 if __name__ == "__main__":

@@ -9,11 +9,17 @@ from hopline import console, files, frames, provenance
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pool", type=Path, nargs="+", required=True, help="trajectories (.h5) or frames (.extxyz)")
+    parser.add_argument(
+        "--pool", type=Path, nargs="+", required=True, help="trajectories (.h5) or frames (.extxyz)"
+    )
     parser.add_argument("--encoder", required=True, help="name of the encoder, e.g. chgnet")
     parser.add_argument("--system", required=True, help="name of the system, kept with each frame")
-    parser.add_argument("--features", type=Path, required=True, help="NumPy array (n_frames, n_features) to write")
-    parser.add_argument("--frames", type=Path, required=True, help="extended XYZ of the pool, a frame a row, to write")
+    parser.add_argument(
+        "--features", type=Path, required=True, help="NumPy array (n_frames, n_features) to write"
+    )
+    parser.add_argument(
+        "--frames", type=Path, required=True, help="extended XYZ of the pool, a frame a row, to write"
+    )
     return parser.parse_args(argv)
 
 
@@ -28,7 +34,7 @@ def read_pool(paths: list[Path], system: str) -> list:
             composition, temperature = path.parent.name, path.stem
             found = [trajectory.atoms(row) for row in range(trajectory.n_frames)]
             for atoms in found:
-                atoms.set_velocities(None)
+                atoms.arrays.pop("momenta", None)
                 atoms.info |= {
                     "system": system,
                     "composition": composition,

@@ -44,20 +44,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def write_curve(path: Path, curve: object) -> None:
-    """Write the MSD curve as CSV; without one (no usable replica) only its header."""
-    from hopline.diffusion.estimate import MsdCurve
-
-    with files.whole(path) as temporary, temporary.open("w", newline="") as file:
-        out = csv.writer(file)
-        if not isinstance(curve, MsdCurve):
-            out.writerow(["lag_ps", "mean_msd_A2", "local_exponent"])
-            return
-        replicas = [f"msd_A2_{row + 1}" for row in range(len(curve.msd_A2))]
-        out.writerow(["lag_ps", *replicas, "mean_msd_A2", "local_exponent"])
-        out.writerows(zip(curve.lag_ps, *curve.msd_A2, curve.mean_msd_A2, curve.local_exponent, strict=True))
-
-
 def main() -> None:
     """Read replicas and their sidecars, estimate, write."""
     args = parse()
@@ -90,7 +76,10 @@ def main() -> None:
     files.write_json(args.diffusivity, asdict(result))
     run.write_beside(args.diffusivity)
     if args.curve:
-        write_curve(args.curve, curve)
+        with files.whole(args.curve) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(
+                curve.table() if curve else [["lag_ps", "mean_msd_A2", "local_exponent"]]
+            )
         run.write_beside(args.curve)
 
 

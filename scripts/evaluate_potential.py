@@ -13,7 +13,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--test", type=Path, required=True, help="labelled frames (extended XYZ)")
     parser.add_argument("--mobile", required=True, help="mobile species, reported on its own")
     parser.add_argument("--evaluation", type=Path, required=True, help="JSON of errors to write")
-    parser.add_argument("--predictions", type=Path, required=True, help="CSV of reference and predicted to write")
+    parser.add_argument(
+        "--predictions", type=Path, required=True, help="CSV of reference and predicted to write"
+    )
     return parser.parse_args(argv)
 
 

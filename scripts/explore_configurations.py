@@ -13,7 +13,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--start", type=Path, required=True, help="structure to start from (extended XYZ)")
     parser.add_argument("--ensemble", choices=("npt", "nvt"), required=True, help="npt explores volumes too")
     parser.add_argument(
-        "--scale-first", type=float, required=True, help="nvt: cell lengths at the first frame over the start's"
+        "--scale-first",
+        type=float,
+        required=True,
+        help="nvt: cell lengths at the first frame over the start's",
     )
     parser.add_argument("--scale-last", type=float, required=True, help="nvt: the same at the last frame")
     flags.add_run(parser)

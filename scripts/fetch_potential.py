@@ -22,7 +22,9 @@ def main() -> None:
     args = parse()
     run = provenance.start(vars(args), [])
     if args.family != "chgnet":
-        raise console.InputError(f"family {args.family} ships no weights here; give a strategy and a dataset to train it")
+        raise console.InputError(
+            f"family {args.family} ships no weights here; give a strategy and a dataset to train it"
+        )
     from hopline.potentials import chgnet
     from hopline.potentials.card import Card, write_card
 

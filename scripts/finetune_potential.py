@@ -16,7 +16,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--strategy", required=True, help="naive (all weights of the parent) or scratch")
     parser.add_argument("--parent", type=Path, help="card.json of the parent (naive)")
     parser.add_argument("--train", type=Path, required=True, help="training frames (extended XYZ)")
-    parser.add_argument("--valid", type=Path, required=True, help="validation frames: they choose the best epoch")
+    parser.add_argument(
+        "--valid", type=Path, required=True, help="validation frames: they choose the best epoch"
+    )
     parser.add_argument("--dataset", type=Path, required=True, help="dataset.json: atomic reference energies")
     parser.add_argument("--seed", type=int, required=True, help="seed of weights and batches")
     group = parser.add_argument_group("training settings (preset: see hopline/finetuning/recipe.py)")
@@ -31,9 +33,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Train, export, describe."""
     args = parse()
-    given = {name: getattr(args, name) for name in recipes.Recipe.__annotations__ if getattr(args, name) is not None}
+    given = {
+        name: getattr(args, name)
+        for name in recipes.Recipe.__annotations__
+        if getattr(args, name) is not None
+    }
     recipe = recipes.make_recipe(args.family, args.strategy, given)
-    run = provenance.start(vars(args), [path for path in (args.train, args.valid, args.dataset, args.parent) if path])
+    run = provenance.start(
+        vars(args), [path for path in (args.train, args.valid, args.dataset, args.parent) if path]
+    )
     from hopline.potentials.card import Card, read_card, write_card
 
     dataset = files.read_json(args.dataset)
@@ -54,7 +62,9 @@ def main() -> None:
         dtype = family.DTYPE
         with tempfile.TemporaryDirectory(dir=args.model.parent) as folder:
             energies = dataset["atom_energies_eV"]
-            trained = family.train(args.train, args.valid, energies, recipe, seed=args.seed, work_folder=folder)
+            trained = family.train(
+                args.train, args.valid, energies, recipe, seed=args.seed, work_folder=folder
+            )
             family.export(trained, args.model)
     with files.whole(args.training) as temporary:
         trained.history.to_csv(temporary, index=False)
@@ -68,7 +78,9 @@ def main() -> None:
     write_card(args.card, card)
     run.write_beside(args.card)
     best = trained.history.set_index("epoch").loc[trained.best_epoch]
-    console.say(f"{args.card}: epoch {trained.best_epoch}, force RMSE {best['valid_force_rmse_meV_per_A']:.1f} meV/A")
+    console.say(
+        f"{args.card}: epoch {trained.best_epoch}, force RMSE {best['valid_force_rmse_meV_per_A']:.1f} meV/A"
+    )
 
 
 if __name__ == "__main__":

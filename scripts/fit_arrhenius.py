@@ -1,4 +1,4 @@
-"""Fit the Arrhenius line: activation energy (eV) and prefactor (cm^2/s) from diffusivities at temperatures."""
+"""Fit the Arrhenius line through diffusivities: activation energy (eV) and prefactor (cm^2/s)."""
 
 import argparse
 from collections.abc import Sequence

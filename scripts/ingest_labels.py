@@ -19,7 +19,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--format", default="auto", help="auto, extxyz or espresso")
     parser.add_argument("--max-rejected-fraction", type=float, default=0.2, help="stop above this fraction")
     parser.add_argument(
-        "--min-distance-A", dest="min_distance_A", type=float, default=0.5, help="closer atoms: rejected"
+        "--min-distance-A", dest="min_distance_A", type=float, default=0.7, help="closer atoms: rejected"
     )
     parser.add_argument(
         "--max-force-eV-per-A", dest="max_force_eV_per_A", type=float, default=50.0, help="above: rejected"

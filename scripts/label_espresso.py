@@ -1,7 +1,6 @@
 """Run pw.x on one input; its output is kept whether or not the run converged."""
 
 import argparse
-import shutil
 from pathlib import Path
 
 from hopline import console, provenance
@@ -34,10 +33,6 @@ def main() -> None:
         args.input, args.output, launcher=args.launcher, pools=args.pools, timeout_s=args.timeout_s
     )
     run.write_beside(args.output)
-    if args.output.parent != args.input.parent:
-        # the run folder is complete in itself: what was asked beside what was answered
-        for name in (args.input.name, "frame.extxyz"):
-            shutil.copyfile(args.input.parent / name, args.output.parent / name)
     if result.converged:
         console.say(
             f"{args.output}: {result.energy_eV:.6f} eV, {result.scf_steps} SCF steps, {result.wall_time_s} s"

@@ -13,15 +13,23 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--features", type=Path, required=True, help="NumPy array (n_frames, n_features)")
-    parser.add_argument("--frames", type=Path, help="extended XYZ of the pool, a frame a row: gives frame ids")
+    parser.add_argument(
+        "--frames", type=Path, help="extended XYZ of the pool, a frame a row: gives frame ids"
+    )
     parser.add_argument("--clusters", type=int, required=True, help="number of clusters")
     parser.add_argument("--per-cluster", type=int, required=True, help="frames picked from each cluster")
-    parser.add_argument("--threshold", type=float, default=DEFAULT_THRESHOLD, help="initial BIRCH radius (%(default)s)")
-    parser.add_argument("--selection", type=Path, required=True, help="CSV to write: row,frame_id,cluster,distance")
+    parser.add_argument(
+        "--threshold", type=float, default=DEFAULT_THRESHOLD, help="initial BIRCH radius (%(default)s)"
+    )
+    parser.add_argument(
+        "--selection", type=Path, required=True, help="CSV to write: row,frame_id,cluster,distance"
+    )
     args = parser.parse_args(argv)
     for name in ("clusters", "per_cluster", "threshold"):
         if not getattr(args, name) > 0:
-            raise console.InputError(f"--{name.replace('_', '-')} must be positive, got {getattr(args, name)}")
+            raise console.InputError(
+                f"--{name.replace('_', '-')} must be positive, got {getattr(args, name)}"
+            )
     return args
 
 
@@ -40,8 +48,12 @@ def main() -> None:
         raise console.InputError(f"{args.features} is not a whole NumPy array of numbers: {error}") from error
     pool = frames.read_frames(args.frames) if args.frames else None
     if pool is not None and len(pool) != len(features):
-        raise console.InputError(f"{args.frames} has {len(pool)} frames, {args.features} {len(features)} rows")
-    selection = select(features, clusters=args.clusters, per_cluster=args.per_cluster, threshold=args.threshold)
+        raise console.InputError(
+            f"{args.frames} has {len(pool)} frames, {args.features} {len(features)} rows"
+        )
+    selection = select(
+        features, clusters=args.clusters, per_cluster=args.per_cluster, threshold=args.threshold
+    )
     ids = [pool[row].info["frame_id"] if pool else "" for row in selection.rows]
     table = pd.DataFrame({"row": selection.rows, "frame_id": ids, "cluster": selection.clusters})
     table["distance_to_centroid"] = selection.distances

@@ -10,7 +10,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=Path, required=True, help="accepted labelled frames (extended XYZ)")
-    parser.add_argument("--test-fraction", type=float, required=True, help="share of each composition to hold out")
+    parser.add_argument(
+        "--test-fraction", type=float, required=True, help="share of each composition to hold out"
+    )
     parser.add_argument("--seed", type=int, required=True, help="seed of the draw")
     parser.add_argument("--candidates", type=Path, required=True, help="extended XYZ to write")
     parser.add_argument("--held-out", type=Path, required=True, help="extended XYZ to write")

@@ -10,8 +10,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nvt", type=Path, required=True, help="NVT trajectory with velocities (.h5)")
-    parser.add_argument("--starts-apart-ps", type=float, required=True, help="least time between two starts, ps")
-    parser.add_argument("--starts", type=Path, nargs="+", required=True, help="extended XYZ to write, one a replica")
+    parser.add_argument(
+        "--starts-apart-ps", type=float, required=True, help="least time between two starts, ps"
+    )
+    parser.add_argument(
+        "--starts", type=Path, nargs="+", required=True, help="extended XYZ to write, one a replica"
+    )
     return parser.parse_args(argv)
 
 

@@ -12,11 +12,17 @@ DEFAULT_FRAME_INTERVAL_FS = 10.0
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--start", type=Path, required=True, help="structure, with momenta or without (extended XYZ)")
+    parser.add_argument(
+        "--start", type=Path, required=True, help="structure, with momenta or without (extended XYZ)"
+    )
     flags.add_run(parser)
     interval = DEFAULT_FRAME_INTERVAL_FS
-    parser.add_argument("--frame-interval-fs", type=float, default=interval, help=f"fs (default {interval:g})")
-    parser.add_argument("--seed", type=int, default=0, help="seed of momenta where the start has none (default 0)")
+    parser.add_argument(
+        "--frame-interval-fs", type=float, default=interval, help=f"fs (default {interval:g})"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of momenta where the start has none (default 0)"
+    )
     flags.add_limits(parser)
     return parser.parse_args(argv)
 

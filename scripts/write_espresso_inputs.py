@@ -15,6 +15,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--selection", type=Path, help="selection.csv with rows of the pool; without it: every frame"
     )
     parser.add_argument("--pseudopotentials", type=Path, required=True, help="folder of {element}.upf")
+    parser.add_argument(
+        "--allow-missing-pseudopotentials", action="store_true", help="write inputs to be run elsewhere"
+    )
     add_settings(parser)
     parser.add_argument("--system", help="system of frames that do not say theirs")
     parser.add_argument("--composition", help="composition of frames that do not say theirs")
@@ -64,7 +67,9 @@ def main() -> None:
         rows, ids = read_selection(args.selection)
         chosen = espresso.pick(chosen, rows, ids, where=str(args.selection))
     upfs = espresso.find_pseudopotentials(
-        args.pseudopotentials, {symbol for frame in chosen for symbol in frame.symbols}
+        args.pseudopotentials,
+        {symbol for frame in chosen for symbol in frame.symbols},
+        allow_missing=args.allow_missing_pseudopotentials,
     )
     defaults = {"system": args.system, "composition": args.composition}
     for index, frame in enumerate(chosen):

@@ -48,7 +48,7 @@ def pair_correlations(trajectory: Trajectory, *, bin_width_A: float) -> PairCorr
             f"the bin width is {bin_width_A} A; it must be above 0 and up to {reach_A:.3f} A, half the cell"
         )
     n_bins = int(reach_A / bin_width_A + 1e-9)
-    edges = np.arange(n_bins + 1) * bin_width_A
+    edges = np.arange(n_bins + 1, dtype=np.float64) * bin_width_A
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
     rows = {
         chemical_symbols[number]: np.flatnonzero(trajectory.numbers == number)
@@ -81,8 +81,8 @@ def _widths(cell: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _histogram(
-    centres: NDArray[np.floating], neighbours: NDArray[np.floating], cell: NDArray[np.float64], bin_width_A: float,
-    n_bins: int, *, same: bool,
+    centres: NDArray[np.floating], neighbours: NDArray[np.floating], cell: NDArray[np.float64],
+    bin_width_A: float, n_bins: int, *, same: bool,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Count neighbours of all centres by distance; of the same atoms, each but itself."""
     inverse = np.linalg.inv(cell)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -54,20 +55,22 @@ def labels_of(atoms: Atoms) -> Labels:
         If energy or forces are missing or any label is not finite.
     """
     if ENERGY not in atoms.info or FORCES not in atoms.arrays:
-        raise InputError(f"frame {atoms.info.get('frame_id', '?')} has no {ENERGY} or no {FORCES}: ingest it first")
+        raise InputError(
+            f"frame {atoms.info.get('frame_id', '?')} has no {ENERGY} or no {FORCES}: ingest it first"
+        )
     stress = atoms.info.get(STRESS)
     labels = Labels(
         energy_eV=float(atoms.info[ENERGY]),
         forces_eV_per_A=np.asarray(atoms.arrays[FORCES], dtype=float),
         stress_eV_per_A3=None if stress is None else stress_matrix(stress),
     )
-    parts = [labels.energy_eV, labels.forces_eV_per_A, 0.0 if stress is None else labels.stress_eV_per_A3]
-    if not all(np.isfinite(part).all() for part in parts):
+    parts = [labels.energy_eV, labels.forces_eV_per_A, [] if stress is None else stress_matrix(stress)]
+    if not all(np.isfinite(np.asarray(part)).all() for part in parts):
         raise InputError(f"frame {atoms.info.get('frame_id', '?')} has a label that is not a finite number")
     return labels
 
 
-def stress_matrix(stress: object) -> NDArray[np.float64]:
+def stress_matrix(stress: Any) -> NDArray[np.float64]:
     """Return a stress given as 3x3, nine flat numbers or six in Voigt order (xx yy zz yz xz xy) as (3, 3)."""
     values = np.asarray(stress, dtype=float).ravel()
     if values.size == 9:  # noqa: PLR2004
@@ -85,7 +88,9 @@ def read_frames(path: str | os.PathLike[str]) -> list[Atoms]:
     try:
         frames = ase.io.read(path, index=":", format="extxyz")
     except Exception as error:  # ASE's parsers raise whatever they stumble over
-        raise InputError(f"{path} is not a whole extended XYZ file ({type(error).__name__}: {error})") from error
+        raise InputError(
+            f"{path} is not a whole extended XYZ file ({type(error).__name__}: {error})"
+        ) from error
     if not frames:
         raise InputError(f"{path} holds no frame")
     return list(frames)
@@ -115,7 +120,9 @@ def level_of_theory(frames: Sequence[Atoms]) -> str:
     """Return the one level of theory of a set; a set that mixes two is refused."""
     levels = sorted({str(frame.info.get("level_of_theory", UNSTATED)) for frame in frames})
     if len(levels) > 1:
-        raise InputError(f"a set may hold one level of theory, this one mixes {len(levels)}: {' | '.join(levels)}")
+        raise InputError(
+            f"a set may hold one level of theory, this one mixes {len(levels)}: {' | '.join(levels)}"
+        )
     return levels[0]
 
 
@@ -143,12 +150,16 @@ def refuse_leakage(sets: Mapping[str, Sequence[Atoms]]) -> None:
         for frame in frames:
             other = seen.setdefault(frame_id(frame), name)
             if other != name:
-                raise InputError(f"frame {frame_id(frame)} is in both {other} and {name}: the test would be a lie")
+                raise InputError(
+                    f"frame {frame_id(frame)} is in both {other} and {name}: the test would be a lie"
+                )
     test_sources = {frame.info.get("source") for frame in sets.get("test", [])} - {None}
     for name, frames in sets.items():
         shared = test_sources & {frame.info.get("source") for frame in frames}
         if name != "test" and shared:
-            raise InputError(f"{name} shares trajectories with the test set: {', '.join(map(str, sorted(shared)))}")
+            raise InputError(
+                f"{name} shares trajectories with the test set: {', '.join(map(str, sorted(shared)))}"
+            )
 
 
 def hold_out_trajectories(

@@ -17,6 +17,9 @@ from hopline.console import InputError
 SITE_TOLERANCE_A = 0.1
 """Two voids closer than this are one site: Voronoi vertices of a symmetric crystal coincide within rounding."""
 
+ROUNDING = 1e-6
+"""A vertex this close to a cell face lies on it; it is counted at the lower face only."""
+
 
 @dataclass(frozen=True, eq=False)
 class Void:
@@ -74,7 +77,7 @@ def find_voids(crystal: Atoms) -> list[Void]:
     middle = crystal.cell.array.sum(axis=0)
     vertices = Voronoi(images.positions - middle).vertices
     inside = crystal.cell.scaled_positions(vertices)
-    vertices = vertices[((inside > -1e-6) & (inside < 1 - 1e-6)).all(axis=1)]
+    vertices = vertices[((inside > -ROUNDING) & (inside < 1 - ROUNDING)).all(axis=1)]
     radii = cKDTree(images.positions - middle).query(vertices)[0]
     fractional = crystal.cell.scaled_positions(vertices)
     order = np.lexsort((*fractional.round(4).T[::-1], -radii.round(4)))
@@ -100,12 +103,17 @@ def add_interstitials(crystal: Atoms, species: str, count: int) -> Atoms:
     voids = find_voids(crystal)
     widest = [void for void in voids if void.radius_A > voids[0].radius_A - SITE_TOLERANCE_A]
     if len(widest) < count:
-        raise InputError(f"the crystal has {len(widest)} widest voids, {count} {species} do not fit: enlarge the supercell")
+        raise InputError(
+            f"the crystal has {len(widest)} widest voids, {count} {species} do not fit: enlarge the supercell"
+        )
     chosen = [widest[0]]
     while len(chosen) < count:
         rest = [void for void in widest if void not in chosen]
         apart = [
-            min(np.linalg.norm(_minimum_image(crystal, void.position_A - other.position_A)) for other in chosen)
+            min(
+                np.linalg.norm(_minimum_image(crystal, void.position_A - other.position_A))
+                for other in chosen
+            )
             for void in rest
         ]
         chosen.append(rest[int(np.argmax(np.round(apart, 6)))])

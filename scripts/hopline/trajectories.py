@@ -160,7 +160,7 @@ class TrajectoryWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.flush()
 
     def append(
         self, positions_A: ArrayLike, cell_A: ArrayLike, *, step: int, time_ps: float,
@@ -205,9 +205,7 @@ class TrajectoryWriter:
 
         if self._buffered:
             stop = self._n_written + self._buffered
-            # an open reader's lock must not stop a simulation; SWMR makes the lock needless
-            with h5py.File(self.path, "r+", libver=LIBRARY_FORMAT, locking=False) as file:
-                file.swmr_mode = True
+            with h5py.File(_open_for_swmr_write(self.path)) as file:
                 for group in (self._buffer, self._clock):
                     for name, rows in group.items():
                         file[name].resize(stop, axis=0)
@@ -215,10 +213,6 @@ class TrajectoryWriter:
                     file.flush()
             self._n_written, self._buffered = stop, 0
         self._last_write_s = clock.monotonic()
-
-    def close(self) -> None:
-        """Write what is buffered; the writer may be used on."""
-        self.flush()
 
     def _lay_out(self, path: Path, atoms: Atoms, author: str) -> None:
         import h5py
@@ -307,6 +301,20 @@ def read_trajectory(path: str | os.PathLike[str], *, frame_interval_fs: float | 
     return trajectory
 
 
+def _open_for_swmr_write(path: Path) -> Any:
+    """Open a file in SWMR mode from its first instant on, which h5py's own interface reaches one write later.
+
+    In between a killed writer would leave a file that HDF5 refuses to open.
+    """
+    from h5py import h5f, h5p
+
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    access.set_file_locking(False, True)  # an open reader's lock must not stop a simulation
+    return h5f.open(os.fsencode(path), h5f.ACC_RDWR | h5f.ACC_SWMR_WRITE, access)
+
+
 @contextmanager
 def _open_h5(path: Path) -> Iterator[Any]:
     """Open an HDF5 file for reading, also one whose writer is at work or was killed amid a write."""
@@ -314,7 +322,9 @@ def _open_h5(path: Path) -> Iterator[Any]:
 
     try:
         file = h5py.File(path, "r", locking=False)
-    except OSError:  # a killed SWMR writer leaves its mark in the file; SWMR readers look past it
+    except OSError as error:  # a killed SWMR writer leaves its mark in the file; SWMR readers look past it
+        if "already open for write" not in str(error):
+            raise
         file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
     with file:
         yield file

@@ -107,7 +107,7 @@ def h5md_creator(file: Any) -> str:
 def h5md_frames(
     particles: Any, n_frames: int, source: str
 ) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
-    """Return positions (n_frames, n_atoms, 3), cells (n_frames, 3, 3), both in A, and times (n_frames,) in ps."""
+    """Return positions (n_frames, n_atoms, 3) and cells (n_frames, 3, 3) in A, times (n_frames,) in ps."""
     position, edges = particles["position"], particles["box/edges"]
     length_A = _unit(position["value"], LENGTHS_A, source)
     positions = position["value"][:n_frames]

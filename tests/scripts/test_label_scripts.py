@@ -14,10 +14,11 @@ import pytest
 from hopline import frames
 
 needs_pw = pytest.mark.skipif(shutil.which("pw.x") is None, reason="pw.x is not installed")
-SETTINGS = (
-    "--wavefunction-cutoff-Ry 30 --density-cutoff-Ry 120 --smearing gaussian --smearing-width-Ry 0.01 "
-    "--scf-threshold-Ry 1e-8 --mixing-beta 0.7 --max-scf-steps 60 --kpoints 1 1 1 --kpoints-shift 0 0 0"
-).split()
+SETTINGS = [
+    "--wavefunction-cutoff-Ry", "30", "--density-cutoff-Ry", "120", "--smearing", "gaussian",
+    "--smearing-width-Ry", "0.01", "--scf-threshold-Ry", "1e-8", "--mixing-beta", "0.7",
+    "--max-scf-steps", "60", "--kpoints", "1", "1", "1", "--kpoints-shift", "0", "0", "0",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -48,8 +49,9 @@ def pool(tmp_path):
 @needs_pw
 def test_selected_frames_become_accepted_labels(tmp_path, pool, call, shared_data):
     written = call(
-        "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", "--selection", tmp_path / "selection.csv",
-        "--pseudopotentials", shared_data / "upf", *SETTINGS, "--inputs", tmp_path / "runs",
+        "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", "--selection",
+        tmp_path / "selection.csv", "--pseudopotentials", shared_data / "upf", *SETTINGS,
+        "--inputs", tmp_path / "runs",
     )  # fmt: skip
     assert written.returncode == 0, written.stderr
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0000", "0001"]
@@ -79,8 +81,8 @@ def test_selected_frames_become_accepted_labels(tmp_path, pool, call, shared_dat
 def test_a_run_that_does_not_converge_is_kept_and_rejected(tmp_path, pool, call, shared_data):
     few_steps = [*SETTINGS, "--max-scf-steps", "2"]
     call(
-        "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", "--pseudopotentials", shared_data / "upf",
-        *few_steps, "--inputs", tmp_path / "runs",
+        "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", "--pseudopotentials",
+        shared_data / "upf", *few_steps, "--inputs", tmp_path / "runs",
     )  # fmt: skip
     folder = tmp_path / "runs" / "0000"
     ran = call("label_espresso.py", "--input", folder / "pw.in", "--output", folder / "pw.out")
@@ -103,7 +105,8 @@ def test_a_run_that_does_not_converge_is_kept_and_rejected(tmp_path, pool, call,
 
 
 @needs_pw
-def test_convergence_and_atom_references(tmp_path, pool, call, shared_data):
+@pytest.mark.usefixtures("pool")
+def test_convergence_and_atom_references(tmp_path, call, shared_data):
     upfs = shared_data / "upf"
     studied = call(
         "compute_convergence.py", "--frames", tmp_path / "pool.extxyz", "--pseudopotentials", upfs, *SETTINGS,
@@ -116,8 +119,9 @@ def test_convergence_and_atom_references(tmp_path, pool, call, shared_data):
     # the energy falls as the basis grows: variational
     assert cutoffs[0] > cutoffs[1] > cutoffs[2] == 0
     referred = call(
-        "compute_atom_references.py", "--elements", "Li", "--pseudopotentials", upfs, "--wavefunction-cutoff-Ry", 15,
-        "--density-cutoff-Ry", 60, "--scf-threshold-Ry", 1e-7, "--mixing-beta", 0.4, "--max-scf-steps", 80,
+        "compute_atom_references.py", "--elements", "Li", "--pseudopotentials", upfs,
+        "--wavefunction-cutoff-Ry", 15, "--density-cutoff-Ry", 60, "--scf-threshold-Ry", 1e-7,
+        "--mixing-beta", 0.4, "--max-scf-steps", 80,
         "--references", tmp_path / "e0.json",
     )  # fmt: skip
     assert referred.returncode == 0, referred.stderr
@@ -126,7 +130,8 @@ def test_convergence_and_atom_references(tmp_path, pool, call, shared_data):
     assert content["settings"]["Li"]["total_magnetization"] == 1
 
 
-def test_refusals_are_one_line_and_exit_2(tmp_path, pool, call, shared_data):
+@pytest.mark.usefixtures("pool")
+def test_refusals_are_one_line_and_exit_2(tmp_path, call, shared_data):
     (tmp_path / "bad.csv").write_text("row\n7\n")
     common = ["--pseudopotentials", shared_data / "upf", *SETTINGS, "--inputs", tmp_path / "runs"]
     outside = call(

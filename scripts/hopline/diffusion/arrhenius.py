@@ -15,13 +15,13 @@ LEVEL = 0.95
 BAND_POINTS = 50
 BAND_MARGIN = 0.1
 VERDICTS = (RELIABLE, WEAK, NO_DIFFUSION_SEEN, INVALID)
-MIN_RELATIVE_ERROR = 1e-12
-"""Smaller relative errors than rounding can resolve are raised to this, so that weights stay finite."""
+SMALLEST_ERROR_SHARE = 1e-6
+"""An error below this share of the largest one is raised to it, so that rounding can tell the weights apart."""
 
 
 @dataclass(frozen=True)
 class ArrheniusPoint:
-    """One diffusivity at one temperature; the errors are standard errors, ``replicas`` how many it is the mean of."""
+    """One diffusivity, the mean of ``replicas``, at one temperature; the errors are standard errors."""
 
     name: str
     temperature_K: float | None
@@ -124,7 +124,7 @@ def fit_arrhenius(points: Sequence[ArrheniusPoint]) -> Arrhenius:
     temperatures = {point.temperature_K for point in used}
     if len(temperatures) < 2:  # noqa: PLR2004
         reasons.append(
-            f"An Arrhenius line needs two temperatures with a usable diffusivity; there are {len(temperatures)}."
+            f"A line needs two temperatures with a usable diffusivity; there are {len(temperatures)}."
         )
         return _no_line(used, left_out, reasons)
 
@@ -165,18 +165,22 @@ def _relative_errors(
     used: Sequence[ArrheniusPoint],
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64]]:
     """Return the relative errors (None if there are none) and the degrees of freedom behind each."""
-    errors, freedoms = [], []
-    for point in used:
-        between, within = point.standard_error_cm2_per_s or 0.0, point.random_walk_error_cm2_per_s or 0.0
-        diffusivity = point.diffusivity_cm2_per_s or np.nan
-        errors.append(max(between, within) / diffusivity)
-        known = within >= between or point.replicas is None
-        freedoms.append(np.inf if known else max(1, point.replicas - 1))  # type: ignore[operator]
-    relative = np.array(errors)
-    if not relative.any():
-        return None, np.array(freedoms)
-    relative[relative == 0] = relative.max()
-    return np.maximum(relative, MIN_RELATIVE_ERROR), np.array(freedoms, dtype=float)
+    from scipy.stats import norm, t
+
+    errors, freedoms = np.zeros(len(used)), np.full(len(used), np.inf)
+    for row, point in enumerate(used):
+        between, within = point.standard_error_cm2_per_s or 0.0, point.random_walk_error_cm2_per_s
+        if point.replicas is not None and point.replicas > 1 and between > (within or 0.0):
+            freedom = point.replicas - 1
+            if within is None:
+                between *= t.ppf((1 + LEVEL) / 2, freedom) / norm.ppf((1 + LEVEL) / 2)
+            else:
+                freedoms[row] = freedom
+        errors[row] = max(between, within or 0.0) / (point.diffusivity_cm2_per_s or np.nan)
+    if not errors.any():
+        return None, freedoms
+    errors[errors == 0] = errors.max()
+    return np.maximum(errors, SMALLEST_ERROR_SHARE * errors.max()), freedoms
 
 
 def _fit_line(
@@ -189,11 +193,13 @@ def _fit_line(
 
     sigma = np.ones(len(x)) if errors is None else errors
     weights = (sigma.min() / sigma) ** 2
-    x_mean = (weights * x).sum() / weights.sum()
-    slope_factors = weights * (x - x_mean) / (weights * (x - x_mean) ** 2).sum()
-    level_factors = weights / weights.sum() - slope_factors * x_mean
+    heaviest = int(weights.argmax())
+    x_near, y_near = x - x[heaviest], y - y[heaviest]  # nothing cancels where the weight is
+    x_mean = (weights * x_near).sum() / weights.sum()
+    slope_factors = weights * (x_near - x_mean) / (weights * (x_near - x_mean) ** 2).sum()
+    level_factors = weights / weights.sum() - slope_factors * (x_mean + x[heaviest])
     factors = np.array([level_factors, -slope_factors])  # (ln D0, E_a) = factors @ y
-    log_prefactor, energy = factors @ y
+    log_prefactor, energy = factors @ y_near + [y[heaviest], 0.0]
     spare = len(x) - 2
     chi_square = float((((y - log_prefactor + energy * x) / sigma) ** 2).sum())
     if errors is None:
@@ -206,7 +212,11 @@ def _fit_line(
             None,
         )
     shares = factors**2 * sigma**2
-    freedom = shares.sum(axis=1) ** 2 / np.maximum((shares**2 / freedoms).sum(axis=1), np.finfo(float).tiny)
+    shares /= shares.sum(axis=1, keepdims=True)
+    inverse_freedom = (shares**2 / freedoms).sum(axis=1)
+    freedom = 1.0 / np.maximum(
+        inverse_freedom, 1e-9
+    )  # a billion degrees of freedom are a normal distribution
     covariance = (factors * sigma**2) @ factors.T
     if spare:
         covariance *= max(1.0, chi_square / spare)
@@ -240,7 +250,8 @@ def _result(
         band=_band(line, used),
         reasons=reasons,
         method=(
-            "Weighted least squares of ln D against 1/kB T; covariance of (ln D0, E_a / eV); 95 % intervals by Student's t."
+            "Weighted least squares of ln D against 1/kB T; covariance of (ln D0, E_a / eV); "
+            "95 % intervals by Student's t."
         ),
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hopline.console import InputError
 from hopline.diffusion import uncertainty
 from hopline.diffusion.msd import local_exponent, log_spaced_lags
 from hopline.diffusion.replicas import (
@@ -57,12 +58,18 @@ class Diffusivity:
 
 @dataclass(frozen=True, eq=False)
 class MsdCurve:
-    """MSD at log-spaced lags: ``lag_ps`` (n,), ``msd_A2`` (n_replicas, n), their mean and its local exponent."""
+    """MSD at log-spaced lags: ``lag_ps`` (n,), ``msd_A2`` (n_replicas, n), their mean, its exponent."""
 
     lag_ps: NDArray[np.float64]
     msd_A2: NDArray[np.float64]
     mean_msd_A2: NDArray[np.float64]
     local_exponent: NDArray[np.float64]
+
+    def table(self) -> list[list[float | str]]:
+        """Return a header and one row per lag."""
+        replicas = [f"msd_A2_{row + 1}" for row in range(len(self.msd_A2))]
+        columns = np.vstack([self.lag_ps, self.msd_A2, self.mean_msd_A2, self.local_exponent])
+        return [["lag_ps", *replicas, "mean_msd_A2", "local_exponent"], *columns.T.tolist()]
 
 
 def estimate_diffusivity(
@@ -75,14 +82,14 @@ def estimate_diffusivity(
     temperature_K: float | None = None,
     thresholds: VerdictThresholds | None = None,
 ) -> tuple[Diffusivity, MsdCurve | None]:
-    """Return the tracer diffusivity of ``species`` and the MSD curve it comes from (None if no replica was
-    usable).
+    """Return the tracer diffusivity of ``species`` and the MSD curve it comes from.
 
-    D of a replica is the slope of its MSD in the lag window, over 6: weighted least squares with an
-    intercept. The result is the replicas' mean. The quoted 95 % interval is the wider, on either side, of
-    Student's t over the replicas and the scaled chi-square whose variance is that of a Gaussian random walk's
-    slope (full covariance) plus the shot noise 1 / hops. A window that is not given starts where the pooled
-    MSD's exponent settles at 1 and stops at 0.3 of the shortest replica.
+    The curve is None if too few replicas are usable. D of a replica is the slope of its MSD in the lag
+    window, over 6: weighted least squares with an intercept. The result is the replicas' mean. The quoted
+    95 % interval is the wider, on either side, of Student's t over the replicas and the scaled chi-square
+    whose variance is that of a Gaussian random walk's slope (full covariance) plus the shot noise 1 / hops.
+    A window that is not given starts where the pooled MSD's exponent settles at 1 and stops at 0.3 of the
+    shortest replica.
 
     Parameters
     ----------
@@ -106,6 +113,18 @@ def estimate_diffusivity(
         window leaves fewer than three lags.
     """
     thresholds = thresholds or VerdictThresholds()
+    stated = {
+        "fit start": fit_start_ps,
+        "fit stop": fit_stop_ps,
+        "hop length": hop_length_A,
+        "temperature": temperature_K,
+    }
+    for what, value in stated.items():
+        if value is not None and not 0 < value < np.inf:
+            raise InputError(f"the {what} is {value}; it must be positive and finite")
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise InputError("a trajectory is given twice: replicas must be different runs")
     notes = [status_note(source) for source in sources]
     observed: list[Observation] = []
     for source in sources:
@@ -132,7 +151,8 @@ def estimate_diffusivity(
 
 
 def _estimate(
-    sources: Sequence[ReplicaSource], observed: Sequence[Observation], used: Sequence[Observation], species: str,
+    sources: Sequence[ReplicaSource], observed: Sequence[Observation],
+    used: Sequence[Observation], species: str,
     fit_start_ps: float | None, fit_stop_ps: float | None, temperature_K: float | None,
     thresholds: VerdictThresholds, reasons: list[str],
 ) -> tuple[Diffusivity, MsdCurve]:  # fmt: skip
@@ -196,8 +216,8 @@ def _estimate(
         )
         interval = (0.0, bound)
         method = (
-            f"Upper bound (95 %) rate l^2 / 6 with l = {site_distance_A:.3g} A (twice the hop length) and the Poisson "
-            f"bound of the rate for {hops} hops in {exposure_ps:.4g} ion ps (3.0 / exposure for none)."
+            f"Upper bound (95 %) rate l^2 / 6 with l = {site_distance_A:.3g} A, twice the hop length, and the "
+            f"Poisson bound of the rate: {hops} hops in {exposure_ps:.4g} ion ps (none: 3.0 / exposure)."
         )
     drifts = [one.energy_drift for one in used if one.energy_drift is not None]
     result = Diffusivity(
@@ -209,7 +229,9 @@ def _estimate(
         diffusivity_cm2_per_s=_cm2(mean) if quoted else None,
         standard_error_cm2_per_s=_cm2(error) if quoted else None,
         standard_error_random_walk_cm2_per_s=_cm2(random_walk_error) if quoted else None,
-        interval_95_cm2_per_s=None if interval is None else (_cm2(interval[0]), _cm2(interval[1])),
+        interval_95_cm2_per_s=None
+        if interval is None
+        else (interval[0] * CM2_PER_S_PER_A2_PER_PS, interval[1] * CM2_PER_S_PER_A2_PER_PS),
         upper_bound_cm2_per_s=_cm2(bound),
         verdict=verdict,
         reasons=judged + reasons,
@@ -236,17 +258,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _method(n_used: int) -> str:
     fit = (
-        "Slope of the windowed MSD (host drift removed) over the lag window, weighted least squares with intercept, "
-        "over 6"
+        "Slope of the windowed MSD (host drift removed) over the lag window, "
+        "weighted least squares with intercept, over 6"
     )
+    walk = "a random walk's (analytic covariance of its MSD plus shot noise of the hops)"
     if n_used == 1:
-        return (
-            f"{fit}; one replica, so the error and the 95 % interval are those of a random walk (analytic covariance of "
-            "its MSD plus shot noise of the hops) and no spread between replicas enters."
-        )
+        return f"{fit}; one replica: error and 95 % interval are {walk}, no spread between replicas enters."
     return (
-        f"{fit}, mean of {n_used} replicas; standard error over replicas; 95 % interval the wider of Student's t over "
-        "replicas and a random walk's (analytic covariance of its MSD plus shot noise of the hops)."
+        f"{fit}, mean of {n_used} replicas; standard error over replicas; "
+        f"95 % interval the wider of Student's t over replicas and {walk}."
     )
 
 
@@ -290,7 +310,7 @@ def _without_estimate(
 def _curve(used: Sequence[Observation], pooled: NDArray[np.float64], interval_ps: float) -> MsdCurve:
     lags = log_spaced_lags(1, len(pooled) - 1, CURVE_LAGS)
     return MsdCurve(
-        lag_ps=lags * interval_ps,
+        lag_ps=lags.astype(np.float64) * interval_ps,
         msd_A2=np.array([one.msd_A2[lags] for one in used]),
         mean_msd_A2=pooled[lags],
         local_exponent=local_exponent(pooled, lags),

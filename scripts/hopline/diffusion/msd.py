@@ -60,7 +60,7 @@ def windowed_msd(positions_A: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def log_spaced_lags(start: int, stop: int, count: int) -> NDArray[np.int64]:
-    """Return up to ``count`` different whole lags from ``start`` to ``stop``, both included, evenly in log."""
+    """Return up to ``count`` whole lags from ``start`` to ``stop``, both included, evenly in log."""
     return np.unique(np.geomspace(start, stop, count).round().astype(np.int64))
 
 

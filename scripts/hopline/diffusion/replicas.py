@@ -58,7 +58,7 @@ class Observation:
 
 
 def status_note(source: ReplicaSource) -> str | None:
-    """Return the sentence that a sidecar's status deserves, None where it finished; unknown ones are refused."""
+    """Return the sentence that a status deserves, None where it finished; unknown ones are refused."""
     if source.status is not None and source.status not in STATUSES:
         raise InputError(
             f"the sidecar of {source.name} has status {source.status}; known: {', '.join(STATUSES)}"
@@ -124,7 +124,8 @@ def refuse_mixtures(observed: Sequence[Observation]) -> None:
             )
         if one.n_mobile != first.n_mobile:
             raise InputError(
-                f"replicas need the same atoms: {first.name} has {first.n_mobile} mobile ions, {one.name} {one.n_mobile}"
+                f"replicas need the same atoms: {first.name} has {first.n_mobile} mobile ions, "
+                f"{one.name} {one.n_mobile}"
             )
 
 

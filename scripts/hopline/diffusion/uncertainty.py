@@ -10,7 +10,7 @@ DIMENSIONS = 3
 LEVEL = 0.95
 MAX_SHIFTS = 3000
 EXACT_STRIDES = 20
-"""Beyond 3000 frames of lag only every n-th shift is summed, save for lags under 20 n, where it would show."""
+"""Beyond 3000 frames of lag every n-th shift is summed, save for lags under 20 n, where it would show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,7 @@ class LineFit:
 
 
 def msd_covariance(n_frames: int, lags: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the covariance of the windowed MSD of one 3-d Gaussian walk with D = 1 A^2/frame, (n_lags,
-    n_lags).
+    """Return the covariance (n_lags, n_lags) of the windowed MSD of one 3-d Gaussian walk, D = 1 A^2/frame.
 
     cov(m, n) = 24 / ((N - m)(N - n)) sum over origins i, j of overlap([i, i + m], [j, j + n])^2, with N
     frames: displacements are Gaussian, so the covariance of their squares is twice the squared covariance, in
@@ -80,7 +79,7 @@ def fit_line(n_frames: int, lags: NDArray[np.int64]) -> LineFit:
 
 
 def fit_exponent(msd_A2: NDArray[np.float64], line: LineFit, n_walkers: int) -> tuple[float, float]:
-    """Return d ln MSD / d ln lag at the line's lags, weighted by the analytic variances, and its standard error."""
+    """Return d ln MSD / d ln lag over the line's lags, weighted like the line, and its standard error."""
     weights = 1.0 / np.diag(line.log_covariance)
     log_lags = np.log(line.lags)
     centred = log_lags - (weights * log_lags).sum() / weights.sum()

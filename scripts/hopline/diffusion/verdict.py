@@ -44,7 +44,7 @@ class VerdictThresholds:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the verdict looks at; sequences have one entry per used replica, None where a file has no energies."""
+    """What the verdict looks at; sequences have one entry per used replica, None where it is not recorded."""
 
     hops: Sequence[int]
     hop_length_A: float
@@ -66,16 +66,14 @@ def judge(evidence: Evidence, thresholds: VerdictThresholds) -> tuple[str, list[
     if invalid:
         return INVALID, invalid + weak
     if sum(evidence.hops) == 0:
-        return NO_DIFFUSION_SEEN, [
+        told = (
             f"No ion moved {evidence.hop_length_A:.2f} A away and stayed there in "
-            f"{sum(evidence.lengths_ps):.4g} ps of {len(evidence.hops)} replica(s).",
-            *weak,
-        ]
+            f"{sum(evidence.lengths_ps):.4g} ps of {len(evidence.hops)} replica(s)."
+        )
+        return NO_DIFFUSION_SEEN, [told, *weak]
     if not evidence.diffusivity > 0:
-        return NO_DIFFUSION_SEEN, [
-            f"{sum(evidence.hops)} hops were seen, but the MSD does not grow in the lag window: they led back.",
-            *weak,
-        ]
+        told = f"{sum(evidence.hops)} hops were seen, but the MSD does not grow in the lag window."
+        return NO_DIFFUSION_SEEN, [told, *weak]
     weak += _judge_statistics(evidence, thresholds)
     return (WEAK, weak) if weak else (RELIABLE, ["Every check passed."])
 
@@ -105,7 +103,8 @@ def _judge_statistics(evidence: Evidence, thresholds: VerdictThresholds) -> list
     weak = []
     if min(evidence.hops) < thresholds.min_hops_per_replica:
         weak.append(
-            f"Only {min(evidence.hops)} hops in the quietest replica; {thresholds.min_hops_per_replica} are wanted."
+            f"Only {min(evidence.hops)} hops in the quietest replica; "
+            f"{thresholds.min_hops_per_replica} are wanted."
         )
     if not abs(evidence.msd_exponent - 1) <= thresholds.exponent_tolerance:
         weak.append(
@@ -131,7 +130,7 @@ def _judge_statistics(evidence: Evidence, thresholds: VerdictThresholds) -> list
     wanted_A2 = thresholds.min_stop_msd_hop_lengths_squared * evidence.hop_length_A**2
     if np.isfinite(evidence.stop_msd_A2) and evidence.stop_msd_A2 < wanted_A2:
         weak.append(
-            f"At the window's end ions have moved {evidence.stop_msd_A2:.2f} A^2, {wanted_A2:.2f} are wanted: "
-            "run longer."
+            f"At the window's end ions have moved {evidence.stop_msd_A2:.2f} A^2, "
+            f"{wanted_A2:.2f} are wanted: run longer."
         )
     return weak

@@ -13,15 +13,15 @@ from hopline.diffusion.replicas import Observation
 FIT_LAGS = 60
 START_LAGS = 50
 STOP_SHARE = 0.3
-"""Share of the shortest used replica at which the lag window stops: later lags have few independent origins."""
+"""Share of the shortest used replica where the lag window stops: later lags have few independent origins."""
 FALLBACK_START_SHARE = 0.2
 START_TOLERANCE = 0.15
 START_SIGMAS = 3.0
 INFORMATIVE_ERROR = 0.1
 """The window starts where the local exponent stays within 0.15 of 1, or within 3 of its own errors.
 
-Only lags where a random walk's exponent is known to 0.1 are asked: later ones are noise, and a start that followed
-noise would favour windows in which the ions happened to go slowly (measured: D 3 % too low for one ion).
+Only lags where a random walk's exponent is known to 0.1 are asked: later ones are noise, and a start that
+followed noise would favour windows in which the ions went slowly (measured: D 3 % too low for one ion).
 """
 
 
@@ -57,8 +57,8 @@ def choose_window(
         start, how, regular = _settled_start(used, n_frames, stop)
     if len(log_spaced_lags(start, max(start, stop), FIT_LAGS)) < 3:  # noqa: PLR2004
         raise InputError(
-            f"the lag window {start * interval_ps:.4g} to {stop * interval_ps:.4g} ps holds fewer than three lags: "
-            "widen it or write frames more often"
+            f"the lag window {start * interval_ps:.4g} to {stop * interval_ps:.4g} ps "
+            "holds fewer than three lags: widen it or write frames more often"
         )
     return LagWindow(start, stop, f"{how}; {told}", regular)
 
@@ -77,5 +77,5 @@ def _settled_start(used: Sequence[Observation], n_frames: int, stop: int) -> tup
     if first == len(lags):
         start = max(1, round(FALLBACK_START_SHARE * stop))
         return start, f"starts at {FALLBACK_START_SHARE:g} of its end, no linear growth being found", False
-    rule = f"starts where the pooled MSD's local exponent stays within 1 +- {START_TOLERANCE:g} (or its own error)"
+    rule = f"starts where the pooled MSD's exponent stays within 1 +- {START_TOLERANCE:g} (or its own error)"
     return int(lags[first]), rule, True

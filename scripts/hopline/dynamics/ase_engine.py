@@ -71,7 +71,9 @@ def simulate(
     clock_s = time.monotonic()
     interval_ps = stage.steps_per_frame * stage.timestep_fs / FS_PER_PS
     with TrajectoryWriter(trajectory, atoms, frame_interval_ps=interval_ps, velocities=velocities) as writer:
-        for step in progress(_steps(atoms, driver, stage), total=n_frames + 1, label=stage.ensemble, unit="frames"):
+        for step in progress(
+            _steps(atoms, driver, stage), total=n_frames + 1, label=stage.ensemble, unit="frames"
+        ):
             kinetic_eV = atoms.get_kinetic_energy()
             temperature_K = 2.0 * kinetic_eV / (freedom * BOLTZMANN_EV_PER_K)
             reason = watch.look(atoms, temperature_K=temperature_K)
@@ -86,8 +88,10 @@ def simulate(
                 potential_energy_eV=potential_eV,
                 kinetic_energy_eV=kinetic_eV,
                 temperature_K=temperature_K,
-                pressure_GPa=_pressure_GPa(atoms) if stage.ensemble == "npt" else None,
-                velocities_A_per_ps=atoms.get_velocities() * ASE_TIME_PER_FS * FS_PER_PS if velocities else None,
+                pressure_GPa=_pressure(atoms) if stage.ensemble == "npt" else None,
+                velocities_A_per_ps=atoms.get_velocities() * ASE_TIME_PER_FS * FS_PER_PS
+                if velocities
+                else None,
             )
             times_ps.append(step * stage.timestep_fs / FS_PER_PS)
             energies_eV.append(potential_eV + kinetic_eV)
@@ -137,6 +141,7 @@ def _integrator(atoms: Atoms, stage: Stage) -> MolecularDynamics:
         return LangevinBAOAB(atoms, timestep, **settings)
 
 
-def _pressure_GPa(atoms: Atoms) -> float:
+def _pressure(atoms: Atoms) -> float:
+    """Return the instantaneous pressure in GPa, kinetic part included."""
     stress: float = np.mean(atoms.get_stress(include_ideal_gas=True)[:3])
     return -stress * GPA_PER_EV_PER_A3

@@ -56,7 +56,9 @@ class Watch:
                 f"the target of {self.target_temperature_K:g} K"
             )
         if np.abs(forces).max() > self.limits.max_force_eV_per_A:
-            return f"a force of {np.abs(forces).max():.3g} eV/A exceeds {self.limits.max_force_eV_per_A:g} eV/A"
+            return (
+                f"a force of {np.abs(forces).max():.3g} eV/A exceeds {self.limits.max_force_eV_per_A:g} eV/A"
+            )
         if max(volume_ratio, 1.0 / volume_ratio) > self.limits.max_volume_ratio:
             return f"the volume changed by a factor {volume_ratio:.3g} since the start"
         near_A = neighbor_list("d", atoms, self.limits.min_distance_A)
@@ -68,9 +70,7 @@ class Watch:
         self.figures[name] = max(value, self.figures.get(name, -np.inf))
 
 
-def energy_drift(
-    time_ps: NDArray[np.float64], total_energy_eV: NDArray[np.float64], n_atoms: int
-) -> float:
+def energy_drift(time_ps: NDArray[np.float64], total_energy_eV: NDArray[np.float64], n_atoms: int) -> float:
     """Return the linear drift of the total energy in meV/atom/ps (least squares over the whole run)."""
     if len(time_ps) < 2:  # noqa: PLR2004
         return float("nan")

@@ -40,7 +40,13 @@ class Stage:
         """Refuse settings no integrator can follow."""
         if self.ensemble not in ENSEMBLES:
             raise InputError(f"ensemble {self.ensemble!r} is not known; there are {', '.join(ENSEMBLES)}")
-        positive = {"temperature_K": self.temperature_K, "timestep_fs": self.timestep_fs, "duration_ps": self.duration_ps, "scale_first": self.scale_first, "scale_last": self.scale_last}
+        positive = {
+            "temperature_K": self.temperature_K,
+            "timestep_fs": self.timestep_fs,
+            "duration_ps": self.duration_ps,
+            "scale_first": self.scale_first,
+            "scale_last": self.scale_last,
+        }
         if self.ensemble != "nve":
             positive["friction_per_ps"] = self.friction_per_ps
         if self.ensemble == "npt":
@@ -93,16 +99,26 @@ def degrees_of_freedom(atoms: Atoms, ensemble: str) -> int:
     return 3 * len(atoms) - (3 if ensemble == "nve" else 0)
 
 
-def at_mean_volume(npt: Trajectory, *, discard_fraction: float) -> Atoms:
-    """Return the last frame of an NpT run, scaled (fixed shape) to the run's mean volume.
+def at_mean_volume(structure: Atoms, npt: Trajectory, *, discard_fraction: float) -> Atoms:
+    """Return a structure scaled (fixed shape) to the mean volume of an NpT run of the same host supercell.
 
     The first ``discard_fraction`` of the run is equilibration and does not enter the mean.
+
+    Raises
+    ------
+    InputError
+        If the run's cell is not the structure's up to scaling.
     """
-    first = int(discard_fraction * len(npt.time_ps))
-    volumes_A3 = np.abs(np.linalg.det(npt.cells_A[first:]))
-    atoms = npt.atoms(len(npt.time_ps) - 1)
-    scale = (volumes_A3.mean() / atoms.get_volume()) ** (1.0 / 3.0)
-    atoms.set_cell(atoms.cell * scale, scale_atoms=True)
+    first = int(discard_fraction * npt.n_frames)
+    volume_A3 = np.abs(np.linalg.det(npt.cells_A[first:])).mean()
+    atoms = structure.copy()
+    scaled = atoms.cell * (volume_A3 / atoms.get_volume()) ** (1.0 / 3.0)
+    npt_cell = npt.cells_A[-1] * (volume_A3 / abs(np.linalg.det(npt.cells_A[-1]))) ** (1.0 / 3.0)
+    if not np.allclose(scaled, npt_cell, atol=1e-3 * volume_A3 ** (1.0 / 3.0)):
+        raise InputError(
+            f"{npt.source} has another cell shape than the structure: both need the same host supercell"
+        )
+    atoms.set_cell(scaled, scale_atoms=True)
     return atoms
 
 
@@ -118,7 +134,10 @@ def select_starts(nvt: Trajectory, *, replicas: int, starts_apart_ps: float) -> 
     InputError
         If the run is too short to hold that many starts so far apart.
     """
-    energy_eV = nvt.observables["potential_energy_eV"] + nvt.observables["kinetic_energy_eV"]
+    potential_eV, kinetic_eV = (nvt.observables[name] for name in ("potential_energy_eV", "kinetic_energy_eV"))
+    if potential_eV is None or kinetic_eV is None:
+        raise InputError(f"{nvt.source} holds no energies: starts cannot be chosen by energy")
+    energy_eV = potential_eV + kinetic_eV
     n_frames = len(energy_eV)
     first, gap = n_frames // 10, round(starts_apart_ps / nvt.frame_interval_ps)
     stretch = (n_frames - first - (replicas - 1) * gap) // replicas

@@ -45,7 +45,9 @@ class Trained:
     atom_energies_eV: Mapping[str, float]
 
 
-def train(model: CHGNet, train_frames: Sequence[Atoms], valid_frames: Sequence[Atoms], recipe: Recipe, seed: int) -> Trained:
+def train(
+    model: CHGNet, train_frames: Sequence[Atoms], valid_frames: Sequence[Atoms], recipe: Recipe, seed: int
+) -> Trained:
     """Train all weights of a CHGNet on labelled frames and return the epoch of lowest validation force error.
 
     The model's atomic references are first moved by the residual of the labels, since another DFT code counts its
@@ -72,12 +74,18 @@ def train(model: CHGNet, train_frames: Sequence[Atoms], valid_frames: Sequence[A
             force_loss_ratio=recipe.force_weight, stress_loss_ratio=recipe.stress_weight,
             torch_seed=seed, use_device=best_device(), print_freq=10**9,
         )  # fmt: skip
-    best_state, best_epoch, rows = copy.deepcopy(model.state_dict()), 0, [_row(model, valid_frames, 0, 0.0, np.nan)]
+    best_state, best_epoch, rows = (
+        copy.deepcopy(model.state_dict()),
+        0,
+        [_row(model, valid_frames, 0, 0.0, np.nan)],
+    )
     started = time.monotonic()
     for epoch in progress(range(1, recipe.epochs + 1), total=recipe.epochs, label="train", unit="epochs"):
         loss = _one_epoch(trainer, loaders, epoch, recipe)
         rows.append(_row(model, valid_frames, epoch, time.monotonic() - started, loss))
-        say(f"epoch {epoch}: validation force RMSE {rows[-1][-1]:.1f} meV/A, energy RMSE {rows[-1][-2]:.2f} meV/atom")
+        say(
+            f"epoch {epoch}: validation force RMSE {rows[-1][-1]:.1f} meV/A, energy RMSE {rows[-1][-2]:.2f} meV/atom"
+        )
         if rows[-1][-1] <= min(row[-1] for row in rows):
             best_state, best_epoch = copy.deepcopy(model.state_dict()), epoch
     model.load_state_dict(best_state)
@@ -106,7 +114,9 @@ def _one_epoch(trainer: Trainer, loaders: Sequence[DataLoader[Any]], epoch: int,
         trainer.train(*loaders, save_dir=folder)
     last = {target: trainer.training_history[target]["train"] for target in "efs"}
     if any(len(values) < epoch or not np.isfinite(values[-1]) for values in last.values()):
-        raise InputError(f"the training loss is no longer finite in epoch {epoch}: lower training.learning_rate")
+        raise InputError(
+            f"the training loss is no longer finite in epoch {epoch}: lower training.learning_rate"
+        )
     weights = {"e": recipe.energy_weight, "f": recipe.force_weight, "s": recipe.stress_weight}
     return float(sum(weights[target] * values[-1] for target, values in last.items()))
 
@@ -134,21 +144,28 @@ def _energies(model: CHGNet, frames: Sequence[Atoms]) -> Any:
     return np.array([float(one["e"]) * len(atoms) for one, atoms in zip(predictions, frames, strict=True)])
 
 
-def _loader(model: CHGNet, frames: Sequence[Atoms], batch_size: int, *, shuffle: bool, seed: int) -> DataLoader[Any]:
+def _loader(
+    model: CHGNet, frames: Sequence[Atoms], batch_size: int, *, shuffle: bool, seed: int
+) -> DataLoader[Any]:
     labels = [labels_of(atoms) for atoms in frames]
-    if any(one.stress_eV_per_A3 is None for one in labels):
-        raise InputError("CHGNet is trained on stresses too, and some frames carry none: label them with stress")
+    stresses = [one.stress_eV_per_A3 for one in labels if one.stress_eV_per_A3 is not None]
+    if len(stresses) < len(labels):
+        raise InputError(
+            "CHGNet is trained on stresses too, and some frames carry none: label them with stress"
+        )
     with _prints_to_stderr():
         data = StructureData(
             structures=[AseAtomsAdaptor.get_structure(_bare(atoms)) for atoms in frames],
             energies=[one.energy_eV / len(atoms) for one, atoms in zip(labels, frames, strict=True)],
             forces=[one.forces_eV_per_A for one in labels],
-            stresses=[one.stress_eV_per_A3 * GPA_PER_EV_PER_A3 for one in labels],
+            stresses=[stress * GPA_PER_EV_PER_A3 for stress in stresses],
             graph_converter=model.graph_converter,
             shuffle=False,
         )
     generator = torch.Generator().manual_seed(seed)
-    return DataLoader(data, batch_size=batch_size, shuffle=shuffle, collate_fn=collate_graphs, generator=generator)
+    return DataLoader(
+        data, batch_size=batch_size, shuffle=shuffle, collate_fn=collate_graphs, generator=generator
+    )
 
 
 def _bare(atoms: Atoms) -> Atoms:

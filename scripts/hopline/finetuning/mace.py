@@ -76,7 +76,7 @@ def train(
     history = read_history(folder)
     if not model.is_file() or history.empty:
         raise InputError(f"mace_run_train gave no model: {' '.join(log.read_text().split()[-60:])}")
-    best = history.loc[history["valid_loss"].idxmin(), "epoch"]
+    best = history["epoch"].to_numpy()[history["valid_loss"].to_numpy().argmin()]
     return Trained(model, int(best), history[list(HISTORY)])
 
 
@@ -131,7 +131,9 @@ def _log_lines(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
                 return
 
 
-def _flags(train: Path, valid: Path, atom_energies_eV: Mapping[str, float], recipe: Recipe, seed: int) -> list[str]:
+def _flags(
+    train: Path, valid: Path, atom_energies_eV: Mapping[str, float], recipe: Recipe, seed: int
+) -> list[str]:
     energies = {atomic_numbers[symbol]: energy for symbol, energy in atom_energies_eV.items()}
     settings = {
         "name": NAME,

@@ -6,7 +6,13 @@ from typing import Any
 
 from hopline.console import InputError
 
-HISTORY = ("epoch", "wall_time_s", "train_loss", "valid_energy_rmse_meV_per_atom", "valid_force_rmse_meV_per_A")
+HISTORY = (
+    "epoch",
+    "wall_time_s",
+    "train_loss",
+    "valid_energy_rmse_meV_per_atom",
+    "valid_force_rmse_meV_per_A",
+)
 """Columns of training.csv."""
 
 

@@ -17,17 +17,25 @@ def fit_atom_energies(frames: Sequence[Atoms], energies_eV: NDArray[np.float64])
     same sum for the compositions that were fitted.
     """
     elements = sorted({number for atoms in frames for number in atoms.numbers})
-    counts = np.array([[np.count_nonzero(atoms.numbers == number) for number in elements] for atoms in frames])
+    counts = np.array(
+        [[np.count_nonzero(atoms.numbers == number) for number in elements] for atoms in frames]
+    )
     solution = np.linalg.lstsq(counts.astype(float), np.asarray(energies_eV, dtype=float), rcond=None)[0]
-    return {chemical_symbols[number]: float(energy) for number, energy in zip(elements, solution, strict=True)}
+    return {
+        chemical_symbols[number]: float(energy) for number, energy in zip(elements, solution, strict=True)
+    }
 
 
 def choose_isolated(energies_eV: Mapping[str, float], frames: Sequence[Atoms]) -> dict[str, float]:
     """Return the isolated-atom energies (eV) of the elements in ``frames``; a missing element is refused."""
-    elements = sorted({symbol for atoms in frames for symbol in atoms.symbols}, key=lambda name: atomic_numbers[name])
+    elements = sorted(
+        {symbol for atoms in frames for symbol in atoms.symbols}, key=lambda name: atomic_numbers[name]
+    )
     missing = [symbol for symbol in elements if symbol not in energies_eV]
     if missing:
-        raise InputError(f"isolated-atom energies lack {', '.join(missing)}: compute them with the frames' settings")
+        raise InputError(
+            f"isolated-atom energies lack {', '.join(missing)}: compute them with the frames' settings"
+        )
     return {symbol: float(energies_eV[symbol]) for symbol in elements}
 
 

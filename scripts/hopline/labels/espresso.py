@@ -111,15 +111,19 @@ def level_of_theory(settings: EspressoSettings, pseudopotentials: Mapping[str, P
             else [f"magnetization {settings.total_magnetization:g}"]
         ),
         *(
-            f"{element} {files.sha256(path)[:HASH_PREFIX_LENGTH]}"
+            f"{element} {files.sha256(path)[:HASH_PREFIX_LENGTH] if path.is_file() else 'unknown'}"
             for element, path in sorted(pseudopotentials.items())
         ),
     ]
     return "; ".join(parts)
 
 
-def find_pseudopotentials(folder: str | os.PathLike[str], elements: Iterable[str]) -> dict[str, Path]:
+def find_pseudopotentials(
+    folder: str | os.PathLike[str], elements: Iterable[str], *, allow_missing: bool = False
+) -> dict[str, Path]:
     """Return each element's UPF file in a folder: ``Li.upf``, ``Li.UPF``, ``li_pbe.upf``, ``Li.x.upf``.
+
+    With ``allow_missing`` an element without a file gets the name ``Li.upf``, for inputs to be run elsewhere.
 
     Raises
     ------
@@ -127,12 +131,14 @@ def find_pseudopotentials(folder: str | os.PathLike[str], elements: Iterable[str
         If the folder is missing, or an element has no file or more than one.
     """
     folder = Path(folder).resolve()
-    if not folder.is_dir():
+    if not folder.is_dir() and not allow_missing:
         raise InputError(f"the folder of pseudopotentials {folder} does not exist")
-    upfs = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".upf")
+    upfs = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".upf")
     found: dict[str, Path] = {}
     for element in sorted(set(elements)):
         fitting = [path for path in upfs if re.split(r"[._\-]", path.name)[0].lower() == element.lower()]
+        if not fitting and allow_missing:
+            fitting = [folder / f"{element}.upf"]
         if not fitting:
             raise InputError(f"{folder} holds no pseudopotential of {element}: put {element}.upf there")
         if len(fitting) > 1:
@@ -274,7 +280,8 @@ def run(
     """Run pw.x on an input; keep what it prints, whole or not at all, and return what it says.
 
     A run that fails or does not converge is a result too: its output is kept and the exit status does not
-    matter. A run stopped at ``timeout_s`` keeps its output with a note at the end.
+    matter. The input and its ``frame.extxyz`` are copied beside an output in another folder, where ingestion
+    looks for them. A run stopped at ``timeout_s`` keeps its output with a note at the end.
 
     Raises
     ------
@@ -288,7 +295,7 @@ def run(
     _refuse_missing(before)
     command = [*before, EXECUTABLE, *(["-nk", str(pools)] if pools > 1 else []), "-in", str(input_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    output_path.parent.mkdir(parents=True, exist_ok=True)
+    _keep_beside(output_path.parent, input_path)
     with (
         # beside the output and not in /tmp, since the ranks of one run may sit on several nodes
         tempfile.TemporaryDirectory(prefix=".pw-", dir=output_path.parent) as scratch,
@@ -303,6 +310,14 @@ def run(
             )
             raise InputError(f"pw.x did not start on {input_path} ({shlex.join(command)}): {last}")
     return parse_output(text)
+
+
+def _keep_beside(folder: Path, input_path: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for origin in (input_path, input_path.with_name("frame.extxyz")):
+        if origin.is_file() and origin.parent != folder:
+            with files.whole(folder / origin.name) as temporary:
+                shutil.copyfile(origin, temporary)
 
 
 def _refuse_missing(launcher: Sequence[str]) -> None:

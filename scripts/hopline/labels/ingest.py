@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ FORMATS = (AUTO, EXTXYZ, ESPRESSO)
 UNDERSTOOD = "extended XYZ (extxyz) and pw.x outputs (espresso: a file or a folder of runs) are understood"
 ENERGY_KEYS = ("REF_energy", "energy", "dft_energy", "DFT_energy")
 FORCES_KEYS = ("REF_forces", "forces", "dft_forces", "DFT_forces")
-STRESS_KEYS = ("REF_stress", "stress", "dft_stress", "DFT_stress")
+STRESS_KEYS = ("REF_stress", "plain_stress", "dft_stress", "DFT_stress")
 SAME_STRUCTURE_A = 1e-4
 """pw.x prints positions to 1e-7 of the lattice parameter; anything further apart is another structure."""
 SNIFFED_BYTES = 4096
@@ -269,11 +270,13 @@ def _cut_off(path: Path, row: int) -> _Candidate:
 
 
 def _parse_frame(path: Path, row: int, text: str) -> _Candidate:
+    # ASE takes a plain stress or virial for nine numbers and gives up on six
+    text = re.sub(r"(?<!\w)(stress|virial)=", r"plain_\1=", text)
     try:
         atoms = ase.io.read(io.StringIO(text), format="extxyz")
     except Exception as error:  # noqa: BLE001  ASE's parsers raise whatever they stumble over
         return _Candidate(str(path), row, reason=f"broken: {type(error).__name__}: {error}")
-    # ASE moves plain energy, forces and stress into a calculator
+    # ASE moves plain energy and forces into a calculator
     values = {**atoms.info, **atoms.arrays, **(atoms.calc.results if atoms.calc else {})}
     energy, forces, stress = (
         next((values[key] for key in keys if key in values), None)

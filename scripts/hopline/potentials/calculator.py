@@ -14,7 +14,9 @@ FAMILIES = ("chgnet", "mace")
 class Family(Protocol):
     """What a module in ``potentials/`` offers for its family."""
 
-    def load_calculator(self, model_file: str | os.PathLike[str], *, dtype: str, head: str | None) -> Calculator:
+    def load_calculator(
+        self, model_file: str | os.PathLike[str], *, dtype: str, head: str | None
+    ) -> Calculator:
         """Return an ASE calculator of energy, forces and stress."""
 
 

@@ -47,5 +47,7 @@ def read_card(path: str | os.PathLike[str]) -> tuple[Card, Path]:
     if not model.is_file():
         raise InputError(f"{path} names the model file {model}, which does not exist")
     if sha256(model) != card.model_sha256:
-        raise InputError(f"{model} is not the file that {path} was written for (sha256 differs): make both again")
+        raise InputError(
+            f"{model} is not the file that {path} was written for (sha256 differs): make both again"
+        )
     return card, model

@@ -28,7 +28,9 @@ DTYPE = "float32"
 def load_shipped(version: str) -> CHGNet:
     """Load the CHGNet weights of a release; they are part of its wheel, so no network is needed."""
     if version not in SHIPPED:
-        raise InputError(f"CHGNet weights {version!r} do not ship with chgnet; there are {', '.join(SHIPPED)}")
+        raise InputError(
+            f"CHGNet weights {version!r} do not ship with chgnet; there are {', '.join(SHIPPED)}"
+        )
     return CHGNet.load(model_name=version, use_device="cpu", verbose=False)
 
 
@@ -60,7 +62,7 @@ def graph_of(model: CHGNet, atoms: Atoms) -> CrystalGraph:
         raise InputError(f"frame {atoms.info.get('frame_id', '?')}: {error}") from error
 
 
-class ChgnetCalculator(Calculator):  # type: ignore[misc]
+class ChgnetCalculator(Calculator):
     """CHGNet as an ASE calculator that differentiates once for forces and stress together.
 
     CHGNet's own calculator runs two backward passes that keep their graphs for training; one plain pass with
@@ -107,7 +109,9 @@ class ChgnetCalculator(Calculator):  # type: ignore[misc]
 def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str | None) -> Calculator:
     """Return the calculator of a CHGNet model file."""
     if dtype != DTYPE or head is not None:
-        raise InputError(f"CHGNet runs in {DTYPE} with one head; the card of {model_file} says {dtype}, head {head}")
+        raise InputError(
+            f"CHGNet runs in {DTYPE} with one head; the card of {model_file} says {dtype}, head {head}"
+        )
     return ChgnetCalculator(load_model(model_file))
 
 

@@ -44,7 +44,9 @@ def evaluate(calculator: Calculator, frames: Sequence[Atoms], *, mobile: str) ->
         if labels.stress_eV_per_A3 is not None:
             predicted = stress_matrix(results["stress"]).ravel() * GPA_PER_EV_PER_A3
             reference = labels.stress_eV_per_A3.ravel() * GPA_PER_EV_PER_A3
-            stresses.append(pd.DataFrame({"composition": composition, "reference": reference, "predicted": predicted}))
+            stresses.append(
+                pd.DataFrame({"composition": composition, "reference": reference, "predicted": predicted})
+            )
     energy = pd.DataFrame(energies, columns=["composition", "reference", "predicted"])
     raw = energy["predicted"] - energy["reference"]
     shift = raw.groupby(energy["composition"]).transform("mean")
@@ -67,8 +69,12 @@ def evaluate(calculator: Calculator, frames: Sequence[Atoms], *, mobile: str) ->
         },
         "force_rmse_mobile_meV_per_A": _rmse(error[force["element"] == mobile]) * MEV_PER_EV,
         "mobile": mobile,
-        "force_slope": float((force["predicted"] * force["reference"]).sum() / (force["reference"] ** 2).sum()),
-        "force_r2": float(1.0 - (error**2).sum() / ((force["reference"] - force["reference"].mean()) ** 2).sum()),
+        "force_slope": float(
+            (force["predicted"] * force["reference"]).sum() / (force["reference"] ** 2).sum()
+        ),
+        "force_r2": float(
+            1.0 - (error**2).sum() / ((force["reference"] - force["reference"].mean()) ** 2).sum()
+        ),
         "stress_rmse_GPa": None if stress is None else _rmse(stress["predicted"] - stress["reference"]),
         "test_sources": sorted({str(atoms.info.get("source", "unstated")) for atoms in frames}),
     }
@@ -80,7 +86,12 @@ def evaluate(calculator: Calculator, frames: Sequence[Atoms], *, mobile: str) ->
 def _force_table(atoms: Atoms, composition: str, reference: Any, predicted: Any) -> pd.DataFrame:
     elements = np.repeat(np.array(atoms.get_chemical_symbols()), 3)
     return pd.DataFrame(
-        {"element": elements, "composition": composition, "reference": reference.ravel(), "predicted": predicted.ravel()}
+        {
+            "element": elements,
+            "composition": composition,
+            "reference": reference.ravel(),
+            "predicted": predicted.ravel(),
+        }
     )
 
 

@@ -100,7 +100,9 @@ def select(features: Points, *, clusters: int | None, per_cluster: int, threshol
     _refuse_bad(features)
     wanted = None if clusters is None else clusters * per_cluster
     if wanted is not None and len(features) < wanted:
-        raise InputError(f"the pool has {len(features)} frames, {wanted} were asked for: explore longer or ask for fewer")
+        raise InputError(
+            f"the pool has {len(features)} frames, {wanted} were asked for: explore longer or ask for fewer"
+        )
     # a CF tree and every sum depend on the order of their input: give them one order, that of the content
     order = np.lexsort(features.T[::-1])
     reduction = fit_reduction(features[order])
@@ -141,7 +143,9 @@ def _cluster(points: Points, clusters: int | None, threshold: float) -> tuple[ND
     from sklearn.cluster import AgglomerativeClustering, Birch
 
     if clusters is not None and len(np.unique(points, axis=0)) < clusters:
-        raise InputError(f"the pool has fewer than {clusters} distinct frames: explore longer or ask for fewer")
+        raise InputError(
+            f"the pool has fewer than {clusters} distinct frames: explore longer or ask for fewer"
+        )
     while True:
         # labels come from the k-d tree below: exact, and far faster than BIRCH's own pass over all points
         birch = Birch(n_clusters=None, threshold=threshold, compute_labels=False).fit(points)
@@ -182,7 +186,9 @@ def _pick(labels: NDArray[np.int64], distances: Points, per_cluster: int) -> NDA
 
 def _refuse_bad(features: Points) -> None:
     if features.ndim != 2 or len(features) < 2:  # noqa: PLR2004
-        raise InputError(f"features of shape {features.shape} are no pool: (n_frames, n_features), 2 frames or more")
+        raise InputError(
+            f"features of shape {features.shape} are no pool: (n_frames, n_features), 2 frames or more"
+        )
     if not np.isfinite(features).all():
         row = int(np.argwhere(~np.isfinite(features))[0, 0])
         raise InputError(f"row {row} of the features holds a value that is not a finite number")

@@ -30,5 +30,7 @@ def encode(frames: Sequence[Atoms], encoder: str) -> NDArray[np.float64]:
     features = ENCODERS[encoder](frames)
     if not np.isfinite(features).all():
         row = int(np.argwhere(~np.isfinite(features))[0, 0])
-        raise InputError(f"the encoder gave a feature that is not a finite number for frame {row} of the pool")
+        raise InputError(
+            f"the encoder gave a feature that is not a finite number for frame {row} of the pool"
+        )
     return features

@@ -32,9 +32,7 @@ def lif():
     return ase.build.bulk("LiF", "rocksalt", a=4.08)
 
 
-@pytest.mark.parametrize(
-    "name", ["Li.upf", "Li.UPF", "li_pbe_v1.4.uspp.F.UPF", "Li.pbe-s-kjpaw_psl.1.0.0.UPF", "LI-x.upf"]
-)
+@pytest.mark.parametrize("name", ["Li.upf", "Li.UPF", "li_pbe_v1.4.F.UPF", "Li.pbe.UPF", "LI-x.upf"])
 def test_pseudopotentials_are_found_by_their_element(tmp_path, name):
     (tmp_path / name).touch()
     (tmp_path / "Lu.upf").touch()
@@ -59,7 +57,8 @@ def test_the_input_holds_the_settings_and_reads_back(tmp_path, lif, upfs):
     flat = " ".join(text.split())
     for part in (
         "calculation = 'scf'", "tprnfor = .true.", "tstress = .true.", "disk_io = 'none'", "nosym = .true.",
-        "ecutwfc = 40.0", "ecutrho = 160.0", "smearing = 'gaussian'", "degauss = 0.01", "electron_maxstep = 60",
+        "ecutwfc = 40.0", "ecutrho = 160.0", "smearing = 'gaussian'", "degauss = 0.01",
+        "electron_maxstep = 60",
         f"pseudo_dir = '{upfs['Li'].parent}'", "K_POINTS automatic 2 2 2 1 1 1",
     ):  # fmt: skip
         assert part in flat
@@ -178,10 +177,18 @@ def test_a_run_past_its_time_is_stopped_and_says_so(tmp_path, fake_pw):
 
 def test_a_launcher_that_starts_nothing_is_refused_and_leaves_no_output(tmp_path, fake_pw):
     fake_pw("print('There are not enough slots available')")
-    with pytest.raises(InputError, match="did not start.*not enough slots"):
+    with pytest.raises(InputError, match=r"did not start.*not enough slots"):
         espresso.run(tmp_path / "pw.in", tmp_path / "pw.out")
     assert not (tmp_path / "pw.out").exists()
     assert not list(tmp_path.glob(".pw*"))
+
+
+def test_a_run_elsewhere_takes_its_frame_along(tmp_path, fake_pw):
+    fake_pw("print('     Program PWSCF v.6.7 starts')")
+    (tmp_path / "frame.extxyz").write_text("frame")
+    espresso.run(tmp_path / "pw.in", tmp_path / "runs" / "0000" / "pw.out")
+    found = {path.name for path in (tmp_path / "runs" / "0000").iterdir()}
+    assert found == {"pw.in", "frame.extxyz", "pw.out"}
 
 
 def test_one_thread_and_pools_reach_pw(tmp_path, fake_pw):
@@ -197,10 +204,10 @@ def test_one_thread_and_pools_reach_pw(tmp_path, fake_pw):
 
 @needs_pw
 def test_stress_is_the_slope_of_energy_over_volume(tmp_path, upfs):
-    """P = -dE/dV by a central difference of +-1 % in volume; LiF compressed to 3.80 A, so that P is clearly positive.
+    """P = -dE/dV by a central difference of +-1 % in volume; LiF compressed to 3.80 A: P is clearly positive.
 
-    The basis changes with the volume at a fixed cutoff (Pulay), which the printed stress leaves out: measured at
-    90 Ry, 20.11 GPa printed and 20.15 by difference. A wrong sign would be 40 GPa away.
+    The basis changes with the volume at a fixed cutoff (Pulay), which the printed stress leaves out: measured
+    at 90 Ry, 20.11 GPa printed and 20.15 by difference. A wrong sign would be 40 GPa away.
     """
     settings = replace(SETTINGS, wavefunction_cutoff_Ry=90.0, density_cutoff_Ry=360.0)
     lif = ase.build.bulk("LiF", "rocksalt", a=3.80)
@@ -221,7 +228,7 @@ def test_stress_is_the_slope_of_energy_over_volume(tmp_path, upfs):
 
 @needs_pw
 def test_forces_are_slopes_of_the_free_energy(tmp_path, lif, upfs):
-    """Central difference of +-0.01 A; measured 0.758 and 0.762 eV/A (at 40 Ry the grid's egg-box is 4 meV/A)."""
+    """Central difference of +-0.01 A; measured 0.758 and 0.762 eV/A (egg-box of the grid at 40 Ry)."""
     lif.positions[0, 0] += 0.3
     energies = []
     for index, step in enumerate((-0.01, 0.01, 0.0)):

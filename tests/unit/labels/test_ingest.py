@@ -1,6 +1,7 @@
 """Ingestion: key variants, stress shapes, reasons for rejection, and counts that add up."""
 
 import csv
+import re
 import shutil
 
 import ase.build
@@ -51,13 +52,15 @@ def test_key_names_and_stress_shapes(tmp_path, prefix, stress):
         np.testing.assert_allclose(labels.stress_eV_per_A3, STRESS)
 
 
-@pytest.mark.parametrize("stress", [VOIGT, STRESS])
+@pytest.mark.parametrize("stress", [VOIGT, STRESS.ravel()], ids=["6", "9"])
 def test_plain_names_that_ase_moves_into_a_calculator(tmp_path, stress):
     atoms = lif()
-    atoms.calc = SinglePointCalculator(
-        atoms, energy=-3.0, forces=np.ones((len(atoms), 3)), stress=np.array(VOIGT)
-    )
+    atoms.calc = SinglePointCalculator(atoms, energy=-3.0, forces=np.ones((len(atoms), 3)), stress=VOIGT)
     ase.io.write(tmp_path / "a.xyz", atoms, format="extxyz")
+    numbers = " ".join(map(str, stress))
+    text = re.sub(r'stress="[^"]*"', f'stress="{numbers}"', (tmp_path / "a.xyz").read_text())
+    assert numbers in text
+    (tmp_path / "a.xyz").write_text(text)
     (frame,) = take(tmp_path / "a.xyz").accepted
     labels = frames.labels_of(frame)
     assert labels.energy_eV == -3.0
@@ -89,43 +92,43 @@ def test_accepted_frames_survive_a_round_trip_under_the_contract(tmp_path):
     np.testing.assert_allclose(frames.labels_of(one).stress_eV_per_A3, STRESS)
 
 
-def spoil(name: str):
+def without(atoms, *keys):
+    for key in keys:
+        (atoms.info if key in atoms.info else atoms.arrays).pop(key)
+
+
+def put(array, place, value):
+    array[place] = value
+
+
+SPOIL = {
+    "no energy": lambda atoms: without(atoms, "REF_energy"),
+    "no forces": lambda atoms: without(atoms, "REF_forces"),
+    "no energy and no forces": lambda atoms: without(atoms, "REF_energy", "REF_forces"),
+    "the energy is not a finite number": lambda atoms: atoms.info.update(REF_energy=np.nan),
+    "a force is not a finite number": lambda atoms: put(atoms.arrays["REF_forces"], (3, 1), np.inf),
+    "a stress is not a finite number": lambda atoms: atoms.info.update(REF_stress=[np.nan] * 6),
+    "a position is not a finite number": lambda atoms: put(atoms.positions, (2, 2), np.nan),
+    "a stress has 4 numbers; 6 (Voigt) or 9 are understood": (
+        lambda atoms: atoms.info.update(REF_stress=[1.0, 2.0, 3.0, 4.0])
+    ),
+    "no three-dimensional cell": lambda atoms: (atoms.set_cell([0, 0, 0]), atoms.set_pbc(False)),
+    "Li 0 and F 1 are 0.300 A apart, closer than 0.5 A": (
+        lambda atoms: put(atoms.positions, 1, atoms.positions[0] + [0.3, 0, 0])
+    ),
+    "force of 60.00 eV/A on F 1 is above 50 eV/A": lambda atoms: put(
+        atoms.arrays["REF_forces"], 1, [0, 60, 0]
+    ),
+}
+
+
+def spoil(reason: str):
     atoms = labelled()
-    if name == "no energy":
-        del atoms.info["REF_energy"]
-    elif name == "no forces":
-        del atoms.arrays["REF_forces"]
-    elif name == "no energy and no forces":
-        del atoms.info["REF_energy"], atoms.arrays["REF_forces"]
-    elif name == "the energy is not a finite number":
-        atoms.info["REF_energy"] = np.nan
-    elif name == "a force is not a finite number":
-        atoms.arrays["REF_forces"][3, 1] = np.inf
-    elif name == "a stress is not a finite number":
-        atoms.info["REF_stress"] = [np.nan] * 6
-    elif name == "a position is not a finite number":
-        atoms.positions[2, 2] = np.nan
-    elif name == "a stress has 4 numbers; 6 (Voigt) or 9 are understood":
-        atoms.info["REF_stress"] = [1.0, 2.0, 3.0, 4.0]
-    elif name == "Li 0 and F 1 are 0.300 A apart, closer than 0.5 A":
-        atoms.positions[1] = atoms.positions[0] + [0.3, 0, 0]
-    elif name == "force of 60.00 eV/A on F 1 is above 50 eV/A":
-        atoms.arrays["REF_forces"][1] = [0, 60, 0]
-    elif name == "no three-dimensional cell":
-        atoms.cell[:] = 0
-        atoms.pbc = False
+    SPOIL[reason](atoms)
     return atoms
 
 
-@pytest.mark.parametrize(
-    "reason",
-    [
-        "no energy", "no forces", "no energy and no forces", "the energy is not a finite number",
-        "a force is not a finite number", "a stress is not a finite number", "a position is not a finite number",
-        "a stress has 4 numbers; 6 (Voigt) or 9 are understood", "no three-dimensional cell",
-        "Li 0 and F 1 are 0.300 A apart, closer than 0.5 A", "force of 60.00 eV/A on F 1 is above 50 eV/A",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("reason", SPOIL)
 def test_each_defect_has_its_reason_and_spares_the_others(tmp_path, reason):
     ase.io.write(tmp_path / "a.xyz", [labelled(1), spoil(reason), labelled(2)], format="extxyz")
     result = take(tmp_path / "a.xyz")

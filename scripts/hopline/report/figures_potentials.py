@@ -1,0 +1,161 @@
+"""Figures of potentials and of the frames behind them: parity, learning curves, the map of the sampled space."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hopline.report.style import COLOURS, FAINT, INK, colour_of, drawing, new_figure, to_svg
+from hopline.units import MEV_PER_EV
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_COLUMNS = 4
+PANEL_IN = 2.6
+DENSE = 2000
+"""Scatters with more points are drawn as an image inside the SVG."""
+NOVELTY_CUT = 2.0
+
+
+def draw_parity(predictions: Mapping[str, pd.DataFrame], potentials: Sequence[str]) -> list[str]:
+    """Draw predicted against reference energies, forces and stresses, potentials side by side, as SVGs of up to four.
+
+    Energies are shown relative to each composition's mean reference, in meV/atom, since compositions lie far apart.
+    All potentials share the axes of a row.
+    """
+    shown = [potential for potential in potentials if potential in predictions]
+    tables = {potential: _relative_energies(predictions[potential]) for potential in shown}
+    kinds = [
+        (kind, label)
+        for kind, label in (("energy", "energy (meV/atom)"), ("force", "force (eV/Å)"), ("stress", "stress (GPa)"))
+        if any((table["kind"] == kind).any() for table in tables.values())
+    ]
+    groups = [shown[first : first + MAX_COLUMNS] for first in range(0, len(shown), MAX_COLUMNS)]
+    return [_draw_parity_group(tables, group, kinds, potentials) for group in groups]
+
+
+def _draw_parity_group(
+    tables: Mapping[str, pd.DataFrame], group: Sequence[str], kinds: Sequence[tuple[str, str]], potentials: Sequence[str]
+) -> str:
+    with drawing():
+        columns = max(1, len(group))
+        figure, axes = new_figure(
+            max(1, len(kinds)), columns, height_in=PANEL_IN * max(1, len(kinds)), width_in=0.3 + PANEL_IN * columns
+        )
+        for row, (kind, label) in zip(axes, kinds, strict=False):
+            limits = _limits([table[table["kind"] == kind] for table in tables.values()])
+            for axis, potential in zip(row, group, strict=True):
+                part = tables[potential][tables[potential]["kind"] == kind]
+                _draw_one_parity(axis, part, limits, colour_of(potential, potentials), kind)
+                axis.set_xlabel(f"DFT {label}")
+            row[0].set_ylabel(f"predicted {label}")
+        for axis, potential in zip(axes[0], group, strict=True):
+            axis.set_title(potential)
+        return to_svg(figure, "Parity of " + ", ".join(group))
+
+
+def _relative_energies(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy whose energies are in meV/atom relative to their composition's mean reference."""
+    table = table.astype({"reference": float, "predicted": float})
+    energy = table["kind"] == "energy"
+    mean = table.loc[energy, "reference"].groupby(table.loc[energy, "composition"]).transform("mean")
+    for column in ("reference", "predicted"):
+        table.loc[energy, column] = (table.loc[energy, column] - mean) * MEV_PER_EV
+    return table
+
+
+def _limits(parts: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    values = np.concatenate([part[["reference", "predicted"]].to_numpy().ravel() for part in parts])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return -1.0, 1.0
+    margin = 0.05 * (np.ptp(values) or 1.0)
+    return float(values.min() - margin), float(values.max() + margin)
+
+
+def _draw_one_parity(
+    axis: "Axes", part: pd.DataFrame, limits: tuple[float, float], colour: str, kind: str
+) -> None:
+    dense = len(part) > DENSE
+    axis.plot(limits, limits, color=FAINT, linewidth=0.9, zorder=1)
+    axis.scatter(
+        part["reference"], part["predicted"], s=5 if dense else 12, alpha=0.25 if dense else 0.65, color=colour,
+        linewidths=0, rasterized=dense, zorder=2,
+    )  # fmt: skip
+    axis.set(xlim=limits, ylim=limits, aspect="equal")
+    axis.locator_params(nbins=5)
+    if not len(part):
+        axis.text(0.5, 0.5, "none evaluated", transform=axis.transAxes, ha="center", color=FAINT)
+        return
+    error = float(np.sqrt(((part["predicted"] - part["reference"]) ** 2).mean()))
+    told = {
+        "energy": f"RMSE {error:.3g} meV/atom",
+        "force": f"RMSE {error * MEV_PER_EV:.3g} meV/Å",
+        "stress": f"RMSE {error:.3g} GPa",
+    }
+    axis.text(0.04, 0.96, told[kind], transform=axis.transAxes, va="top", fontsize=8.5)
+
+
+def draw_learning_curves(training: Mapping[str, pd.DataFrame], potentials: Sequence[str]) -> str:
+    """Draw training loss and validation errors by epoch on log axes, the least error marked, as SVG."""
+    panels = (
+        ("valid_force_rmse_meV_per_A", "validation force RMSE (meV/Å)"),
+        ("valid_energy_rmse_meV_per_atom", "validation energy RMSE (meV/atom)"),
+        ("train_loss", "training loss"),
+    )
+    with drawing():
+        figure, axes = new_figure(1, len(panels), height_in=3.3)
+        for axis, (column, label) in zip(axes[0], panels, strict=True):
+            axis.set_yscale("log")
+            for potential in (name for name in potentials if name in training):
+                table = training[potential]
+                known = table[np.isfinite(table[column].astype(float)) & (table[column] > 0)]
+                colour = colour_of(potential, potentials)
+                axis.plot(known["epoch"], known[column], color=colour, label=potential)
+                if column != "train_loss" and len(known):
+                    best = known.loc[known[column].idxmin()]
+                    axis.plot([best["epoch"]], [best[column]], "o", color=colour, markersize=5)
+            axis.set_title(label)
+            axis.set_xlabel("epoch")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=max(1, len(labels)))
+        return to_svg(figure, "Learning curves")
+
+
+def draw_map(table: pd.DataFrame, explained: Sequence[float] | None = None) -> str:
+    """Draw explored and selected frames in the first two components, by composition and by novelty, as SVG."""
+    table = table.astype({"pc1": float, "pc2": float, "novelty": float})
+    explored, selected = table[table["set"] == "explored"], table[table["set"] == "selected"]
+    shares = [f" ({value:.0%} of the variance)" for value in (explained or [])[:2]] + ["", ""]
+    names = list(dict.fromkeys(explored["composition"].fillna("").astype(str)))
+    with drawing():
+        figure, axes = new_figure(1, 2, height_in=4.3, sharex=True, sharey=True)
+        left, right = axes[0]
+        style: dict[str, Any] = {"s": 9, "linewidths": 0, "rasterized": len(explored) > DENSE}
+        for row, name in enumerate(names):
+            part = explored[explored["composition"].fillna("").astype(str) == name]
+            tint = COMPOSITION_COLOURS[row % len(COMPOSITION_COLOURS)]
+            left.scatter(part["pc1"], part["pc2"], color=tint, alpha=0.6, label=name or "unnamed", **style)
+        left.scatter(
+            selected["pc1"], selected["pc2"], s=20, facecolors="none", edgecolors=INK, linewidths=0.9,
+            label=f"selected ({len(selected)})", rasterized=len(selected) > DENSE,
+        )  # fmt: skip
+        left.set_title(f"{len(explored)} explored frames by composition")
+        shown = right.scatter(
+            explored["pc1"], explored["pc2"], c=explored["novelty"].clip(0, NOVELTY_CUT), cmap="cividis_r", vmin=0,
+            vmax=NOVELTY_CUT, **style,
+        )  # fmt: skip
+        right.set_title("novelty: above 1 the selection does not reach")
+        bar = figure.colorbar(shown, ax=right, extend="max", pad=0.02, aspect=30)
+        bar.set_label("distance to the selection / its reach")
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        for axis in axes[0]:
+            axis.set_xlabel(f"PC1{shares[0]}")
+        left.set_ylabel(f"PC2{shares[1]}")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=min(8, len(names) + 1), markerscale=1.6)
+        return to_svg(figure, "Map of explored and selected frames")
+
+
+COMPOSITION_COLOURS = COLOURS[5:6] + COLOURS[4:5] + COLOURS[3:4] + COLOURS[2:3] + COLOURS[7:8] + COLOURS[6:7]

@@ -1,0 +1,262 @@
+"""Rows of the page's tables, every number already written with its digits."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hopline.report.inputs import EXPLORATION, Material, Run
+from hopline.report.numbers import NONE, duration, fixed, is_number, plain, power
+from hopline.report.style import colour_of
+from hopline.report.trust import diffusivity_text, force_error
+
+Row = dict[str, Any]
+
+
+def diffusivity_rows(material: Material) -> list[Row]:
+    """Return one row for each diffusivity, by composition, potential and temperature."""
+    order = material.potentials
+    points = sorted(
+        material.diffusivities, key=lambda one: (one.composition, order.index(one.potential), one.temperature_K)
+    )
+    rows = []
+    for point in points:
+        found = material.diffusivities[point]
+        interval = found.get("interval_95_cm2_per_s") or (None, None)
+        replicas = found.get("replicas", [])
+        lengths = [one["length_ps"] for one in replicas if is_number(one.get("length_ps"))]
+        window = found.get("lag_window_ps") or (None, None)
+        rows.append(
+            {
+                "potential": point.potential,
+                "colour": colour_of(point.potential, order),
+                "composition": point.composition,
+                "temperature_K": f"{point.temperature_K:g}",
+                "diffusivity": diffusivity_text(found),
+                "low": power(interval[0]),
+                "high": power(interval[1]),
+                "verdict": found.get("verdict", "unknown"),
+                "reasons": found.get("reasons", []),
+                "hops": plain(found.get("hops"), 6),
+                "exponent": fixed(found.get("msd_exponent"), 2),
+                "window": f"{plain(window[0], 2)}\N{EN DASH}{plain(window[1], 2)}" if window[0] is not None else NONE,
+                "drift": plain(found.get("energy_drift_meV_per_atom_per_ps"), 2),
+                "replicas": f"{sum(bool(one.get('used')) for one in replicas)} of {len(replicas)}",
+                "length": plain(max(lengths), 3) if lengths else NONE,
+                "each": [_replica_row(one) for one in replicas],
+                "method": found.get("method", ""),
+            }
+        )
+    return rows
+
+
+def _replica_row(replica: Mapping[str, Any]) -> Row:
+    return {
+        "trajectory": replica.get("trajectory", ""),
+        "status": replica.get("status") or NONE,
+        "used": "yes" if replica.get("used") else "no",
+        "diffusivity": power(replica.get("diffusivity_cm2_per_s")),
+        "hops": plain(replica.get("hops"), 6),
+        "temperature": fixed(replica.get("mean_temperature_K"), 0),
+        "drift": plain(replica.get("energy_drift_meV_per_atom_per_ps"), 2),
+        "length": plain(replica.get("length_ps"), 3),
+    }
+
+
+def potential_rows(material: Material) -> list[Row]:
+    """Return one row for each potential: what it is made of, its errors, its speed."""
+    return [_potential_row(material, name) for name in material.potentials]
+
+
+def _potential_row(material: Material, name: str) -> Row:
+    card, found = material.cards.get(name, {}), material.evaluations.get(name, {})
+    parent = material.parent_of(name)
+    ratio, alike = None, True
+    if parent and is_number(found.get("force_rmse_meV_per_A")) and parent in material.evaluations:
+        before = material.evaluations[parent]
+        alike = (before.get("n_frames"), before.get("test_sources")) == (found.get("n_frames"), found.get("test_sources"))
+        ratio = found["force_rmse_meV_per_A"] / (force_error(material, parent) or float("nan"))
+    recipe = card.get("recipe", {})
+    return {
+        "name": name,
+        "colour": colour_of(name, material.potentials),
+        "family": card.get("family", NONE),
+        "made": _made(card, parent),
+        "recipe": {key: value for key, value in recipe.items() if value is not None},
+        "card": card,
+        "energy": plain(found.get("energy_rmse_shift_removed_meV_per_atom")),
+        "energy_raw": plain(found.get("energy_rmse_meV_per_atom")),
+        "energy_mae": plain(found.get("energy_mae_meV_per_atom")),
+        "force": plain(found.get("force_rmse_meV_per_A")),
+        "force_mae": plain(found.get("force_mae_meV_per_A")),
+        "force_mobile": plain(found.get("force_rmse_mobile_meV_per_A")),
+        "by_element": {key: plain(value) for key, value in found.get("force_rmse_by_element_meV_per_A", {}).items()},
+        "slope": fixed(found.get("force_slope"), 3),
+        "r2": fixed(found.get("force_r2"), 4),
+        "stress": plain(found.get("stress_rmse_GPa")),
+        "ratio": plain(ratio, 2) + ("" if alike or ratio is None else "*"),
+        "alike": alike,
+        "parent": parent,
+        "n_frames": plain(found.get("n_frames"), 6),
+        "sources": found.get("test_sources", []),
+        "throughput": _throughput(material.runs, name),
+    }
+
+
+def _made(card: Mapping[str, Any], parent: str | None) -> str:
+    if not card:
+        return "no card"
+    recipe = card.get("recipe", {})
+    if card.get("dataset_sha256") is None:
+        return f"as shipped, {recipe['weights']}" if "weights" in recipe else "as shipped"
+    if card.get("parent_card_sha256") is None:
+        return "trained from scratch"
+    return f"fine-tuned from {parent or 'a parent whose card is not here'}"
+
+
+def _throughput(runs: Sequence[Run], name: str) -> str:
+    rates = sorted(
+        run.sidecar["throughput_ns_per_day"]
+        for run in runs
+        if run.point.potential == name
+        and run.stage.startswith("nve")
+        and is_number(run.sidecar.get("throughput_ns_per_day"))
+    )
+    return plain(rates[len(rates) // 2]) if rates else NONE
+
+
+def element_columns(material: Material) -> list[str]:
+    """Return the elements whose force errors are known for any potential."""
+    found = [one.get("force_rmse_by_element_meV_per_A", {}) for one in material.evaluations.values()]
+    return sorted({element for errors in found for element in errors})
+
+
+def sampling_rows(material: Material) -> list[Row]:
+    """Return one entry for each dataset: coverage, labels, sets, rejected frames."""
+    names = dict.fromkeys([*material.datasets, *material.coverage, *material.rejected])
+    rows = []
+    for name in names:
+        coverage, dataset = material.coverage.get(name, {}), material.datasets.get(name, {})
+        rejected = material.rejected.get(name)
+        reasons = {} if rejected is None else rejected["reason"].fillna("unstated").value_counts().to_dict()
+        counts = dataset.get("frames", dataset.get("counts", {}))
+        rows.append(
+            {
+                "name": name,
+                "score": fixed(coverage.get("coverage_score"), 3),
+                "novel": _percent(coverage.get("novel_fraction")),
+                "explained": _percent(coverage.get("explained_variance")),
+                "components": plain(coverage.get("components"), 6),
+                "explored": plain(coverage.get("explored_frames"), 9),
+                "candidates": plain(coverage.get("candidate_frames"), 9),
+                "selected": plain(coverage.get("selected_frames"), 9),
+                "counts": {key: plain(value, 9) for key, value in counts.items()},
+                "level": dataset.get("level_of_theory"),
+                "energy_kind": dataset.get("energy_kind"),
+                "atom_energies": {key: fixed(value, 3) for key, value in (dataset.get("atom_energies_eV") or {}).items()},
+                "atom_energies_kind": dataset.get("atom_energies_kind"),
+                "sources": {key: len(value) for key, value in (dataset.get("sources") or {}).items()},
+                "rejected": None if rejected is None else len(rejected),
+                "reasons": reasons,
+                "known": {"coverage": bool(coverage), "dataset": bool(dataset), "rejected": rejected is not None},
+            }
+        )
+    return rows
+
+
+def _percent(value: object) -> str:
+    return f"{100 * value:.1f} %" if is_number(value) else NONE
+
+
+def dynamics_table(material: Material) -> tuple[list[str], list[Row]]:
+    """Return the stages and one row for each point with the status of every stage."""
+    runs = [run for run in material.runs if run.stage != EXPLORATION]
+    stages = sorted({run.stage for run in runs}, key=_stage_order)
+    points = sorted(
+        {run.point for run in runs},
+        key=lambda one: (one.composition, material.potentials.index(one.potential), one.temperature_K),
+    )
+    rows = [
+        {
+            "point": point,
+            "colour": colour_of(point.potential, material.potentials),
+            "stages": [_stage_cell(runs, point, stage) for stage in stages],
+        }
+        for point in points
+    ]
+    return stages, rows
+
+
+def _stage_order(stage: str) -> tuple[int, int]:
+    name, _, number = stage.partition("-")
+    return ("npt", "nvt", "nve").index(name) if name in {"npt", "nvt", "nve"} else 9, int(number or 0) if number.isdigit() or not number else 0
+
+
+def _stage_cell(runs: Sequence[Run], point: object, stage: str) -> Row | None:
+    sidecar = next((run.sidecar for run in runs if run.point == point and run.stage == stage), None)
+    if sidecar is None:
+        return None
+    return {
+        "stage": stage,
+        "status": sidecar.get("status", "unknown"),
+        "reason": sidecar.get("reason", ""),
+        "simulated": plain(sidecar.get("simulated_ps"), 3),
+        "throughput": plain(sidecar.get("throughput_ns_per_day"), 3),
+        "wall": duration(sidecar.get("provenance", {}).get("wall_time_s")),
+        "checks": {key: plain(value) for key, value in sidecar.get("checks", {}).items()},
+    }
+
+
+def timing_rows(material: Material) -> list[Row]:
+    """Return wall time by script, the longest total first."""
+    total: dict[str, list[float]] = {}
+    devices: dict[str, set[str]] = {}
+    for record in material.records:
+        name = str(record.get("script", "unknown")).removesuffix(".py")
+        if is_number(record.get("wall_time_s")):
+            total.setdefault(name, []).append(float(record["wall_time_s"]))
+            devices.setdefault(name, set()).add(str(record.get("device", "unknown")))
+    whole = sum(map(sum, total.values())) or 1.0
+    return [
+        {
+            "stage": name.replace("_", " "),
+            "jobs": len(walls),
+            "total": duration(sum(walls)),
+            "longest": duration(max(walls)),
+            "share": sum(walls) / whole,
+            "share_text": f"{sum(walls) / whole:.0%}",
+            "devices": sorted(devices[name]),
+        }
+        for name, walls in sorted(total.items(), key=lambda item: -sum(item[1]))
+    ]
+
+
+def provenance_of(material: Material) -> Row:
+    """Return what the results were made with: versions, commits, devices, input hashes, runs."""
+    versions: dict[str, set[str]] = {}
+    hashes: dict[tuple[str, str], None] = {}
+    for record in material.records:
+        for package, version in (record.get("versions") or {}).items():
+            versions.setdefault(str(package), set()).add(str(version))
+        for path, digest in (record.get("inputs_sha256") or {}).items():
+            hashes[str(path), str(digest)] = None
+    started = sorted(str(record["started"]) for record in material.records if record.get("started"))
+    return {
+        "versions": {package: ", ".join(sorted(found)) for package, found in sorted(versions.items())},
+        "commits": sorted({str(record.get("commit") or "outside a git checkout") for record in material.records}),
+        "devices": sorted({str(record.get("device", "unknown")) for record in material.records}),
+        "hashes": sorted(hashes),
+        "runs": [
+            {
+                "script": record.get("script", ""),
+                "started": record.get("started", ""),
+                "wall": duration(record.get("wall_time_s")),
+                "settings": {key: _setting(value) for key, value in (record.get("settings") or {}).items()},
+            }
+            for record in material.records
+        ],
+        "first": started[0][:10] if started else None,
+        "last": started[-1][:10] if started else None,
+    }
+
+
+def _setting(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
