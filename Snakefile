@@ -22,5 +22,4 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        reports(),
-        "results/summary.csv",
+        targets(),

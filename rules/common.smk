@@ -1,5 +1,6 @@
 """What every stage uses: the checked config, wildcard constraints, flags, names of files. No rules."""
 
+import copy
 import difflib
 import shlex
 import sys
@@ -8,8 +9,6 @@ from pathlib import Path
 
 import jsonschema
 import yaml
-
-SCHEMA = yaml.safe_load(Path(workflow.basedir, "config/schemas/config.schema.yaml").read_text())
 
 
 def refuse(key, why):
@@ -28,14 +27,15 @@ def filling_defaults(validator_class):
     def fill(validator, properties, instance, schema):
         for name, subschema in properties.items():
             if isinstance(instance, dict) and "default" in subschema:
-                instance.setdefault(name, yaml.safe_load(yaml.safe_dump(subschema["default"])))
+                instance.setdefault(name, copy.deepcopy(subschema["default"]))
         yield from check_properties(validator, properties, instance, schema)
 
     return jsonschema.validators.extend(validator_class, {"properties": fill})
 
 
 def check_schema():
-    for error in filling_defaults(jsonschema.Draft202012Validator)(SCHEMA).iter_errors(config):
+    schema = yaml.safe_load(Path(workflow.basedir, "config/schemas/config.schema.yaml").read_text())
+    for error in filling_defaults(jsonschema.Draft202012Validator)(schema).iter_errors(config):
         error = jsonschema.exceptions.best_match([error])
         key = ".".join(map(str, error.absolute_path)) or "config"
         if error.validator == "additionalProperties":
@@ -52,7 +52,7 @@ def check_reference(key, name, known):
 
 def check_references():
     systems, datasets, potentials = config["systems"], config["datasets"], config["potentials"]
-    check_reference("exploration.potential", config["exploration"]["potential"], potentials)
+    check_reference("exploration.potential", config["exploration"]["potential"] if datasets else None, potentials)
     for name, dataset in datasets.items():
         key = f"datasets.{name}"
         check_reference(f"{key}.system", dataset["system"], systems)
@@ -61,12 +61,12 @@ def check_references():
         if dataset["labels"]["mode"] == "precomputed" and "source" not in dataset["labels"]:
             refuse(f"{key}.labels.source", "mode precomputed needs the file or folder of the labels")
     for name, potential in potentials.items():
-        key = f"potentials.{name}"
-        if ("weights" in potential) == ("strategy" in potential):
+        key, strategy = f"potentials.{name}", potential.get("strategy")
+        if ("weights" in potential) == bool(strategy):
             refuse(key, "needs either weights (as shipped) or strategy and dataset (trained)")
-        if "strategy" in potential and "dataset" not in potential:
-            refuse(f"{key}.dataset", f"strategy {potential['strategy']} needs a dataset; {nearest(name, datasets)}")
-        if (potential.get("strategy") == "naive") != ("parent" in potential):
+        if strategy and "dataset" not in potential:
+            refuse(f"{key}.dataset", f"strategy {strategy} needs a dataset; {nearest(name, datasets)}")
+        if (strategy == "naive") != ("parent" in potential):
             refuse(f"{key}.parent", "strategy naive needs a parent, and only naive has one")
         check_reference(f"{key}.dataset", potential.get("dataset"), datasets)
         check_reference(f"{key}.parent", potential.get("parent"), potentials)
@@ -74,9 +74,10 @@ def check_references():
             refuse(f"{key}.parent", f"{potential['parent']} is of another family")
         for system in potential.get("systems", []):
             check_reference(f"{key}.systems", system, systems)
-        for system in systems_of(name):
-            for composition in [*potential.get("compositions", []), config["dynamics"]["npt"].get("volume_from")]:
-                check_reference(f"{key}.compositions", composition, systems[system]["compositions"])
+        for counts in (systems[system]["compositions"] for system in systems_of(name)):
+            check_reference("dynamics.npt.volume_from", config["dynamics"]["npt"].get("volume_from"), counts)
+            for composition in potential.get("compositions", []):
+                check_reference(f"{key}.compositions", composition, counts)
 
 
 def systems_of(potential):
@@ -91,29 +92,23 @@ def potentials_of(system):
 
 def compositions_of(potential, system):
     counts = config["systems"][system]["compositions"]
-    return config["potentials"][potential].get("compositions") or [name for name in counts if counts[name]] or list(counts)
+    return config["potentials"][potential].get("compositions", [name for name in counts if counts[name]] or [*counts])
 
 
 def temperatures_of(potential, system):
-    entry = config["potentials"][potential]
-    return [f"{value:g}" for value in entry.get("temperatures_K", config["systems"][system]["temperatures_K"])]
+    own = config["potentials"][potential].get("temperatures_K")
+    return [f"{value:g}" for value in own or config["systems"][system]["temperatures_K"]]
 
 
 def datasets_of(system):
     return [name for name, dataset in config["datasets"].items() if dataset["system"] == system]
 
 
-def tested_on(potential, system):
-    """Return the dataset whose held-out trajectories test a potential: its own, else the system's first, or None."""
-    return config["potentials"][potential].get("dataset") or next(iter(datasets_of(system)), None)
-
-
 def as_flags(section, *names):
     """Spell a config section (or the named keys of it) as command-line flags."""
     flags = []
     for name in names or section:
-        value = section[name]
-        values = value if isinstance(value, list) else [value]
+        values = section[name] if isinstance(section[name], list) else [section[name]]
         flags += ["--" + name.replace("_", "-"), *map(str, values)]
     return shlex.join(flags)
 
@@ -127,8 +122,11 @@ def script(name):
     return f"scripts/{name}.py"
 
 
-def reports():
-    return [f"results/{system}/report.html" for system in config["systems"]]
+def targets():
+    reports = [f"results/{system}/report.html" for system in config["systems"]]
+    # pw.x inputs of the frames worth labelling next
+    inputs = [f"results/{entry['system']}/labels/{name}/inputs" for name, entry in config["datasets"].items()]
+    return [*reports, *inputs, "results/summary.csv"]
 
 
 check_schema()

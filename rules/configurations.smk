@@ -8,8 +8,10 @@ configurations/{composition}/{temperature_K}K.h5 with a .json sidecar.
 def host_flags(wildcards):
     system = config["systems"][wildcards.system]
     count = system["compositions"][wildcards.composition]
-    return as_flags(system["host"]) + " " + as_flags(
-        {"supercell": system["supercell"], "mobile": system["mobile"], "count": count}
+    return (
+        as_flags(system["host"])
+        + " "
+        + as_flags({"supercell": system["supercell"], "mobile": system["mobile"], "count": count})
     )
 
 
@@ -19,10 +21,12 @@ rule build_structures:
         host=lambda w: config["systems"][w.system]["host"].get("file", []),
     output:
         structure="results/{system}/structures/{composition}.extxyz",
-    params:
-        flags=host_flags,
     log:
         "logs/build_structures/{system}/{composition}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        flags=host_flags,
     shell:
         "python {input.script:q}"
         " {params.flags}"
@@ -40,15 +44,19 @@ rule explore_configurations:
     output:
         trajectory="results/{system}/configurations/{composition}/{temperature_K}K.h5",
         sidecar="results/{system}/configurations/{composition}/{temperature_K}K.json",
-    params:
-        flags=as_flags({key: value for key, value in config["exploration"].items() if key not in ("potential", "temperatures_K")}),
-        limits=as_flags(config["dynamics"]["limits"]),
-        seed=lambda w: seed("explore", w.system, w.composition, w.temperature_K),
+    log:
+        "logs/explore_configurations/{system}/{composition}/{temperature_K}K.log",
+    conda:
+        lambda w: stack_of(config["exploration"]["potential"])
     threads: 1
     resources:
         gpu=1,
-    log:
-        "logs/explore_configurations/{system}/{composition}/{temperature_K}K.log",
+    params:
+        flags=as_flags(
+            {key: value for key, value in config["exploration"].items() if key not in ("potential", "temperatures_K")}
+        ),
+        limits=as_flags(config["dynamics"]["limits"]),
+        seed=lambda w: seed("explore", w.system, w.composition, w.temperature_K),
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --start {input.start:q}"

@@ -10,16 +10,18 @@ DIFFUSION = "results/{system}/diffusion/{potential}/{composition}"
 rule estimate_diffusivity:
     input:
         script=script("estimate_diffusivity"),
-        trajectories=expand(FOLDER + "/nve-{replica}.h5", replica=range(1, N_REPLICAS + 1), allow_missing=True),
-        sidecars=expand(FOLDER + "/nve-{replica}.json", replica=range(1, N_REPLICAS + 1), allow_missing=True),
+        trajectories=expand(f"{FOLDER}/nve-{{replica}}.h5", replica=range(1, N_REPLICAS + 1), allow_missing=True),
+        sidecars=expand(f"{FOLDER}/nve-{{replica}}.json", replica=range(1, N_REPLICAS + 1), allow_missing=True),
     output:
-        diffusivity=DIFFUSION + "/{temperature_K}K.json",
-        curve=DIFFUSION + "/{temperature_K}K.curve.csv",
+        diffusivity=f"{DIFFUSION}/{{temperature_K}}K.json",
+        curve=f"{DIFFUSION}/{{temperature_K}}K.curve.csv",
+    log:
+        "logs/estimate_diffusivity/{system}/{potential}/{composition}/{temperature_K}K.log",
+    conda:
+        "../envs/analysis.yaml"
     params:
         species=lambda w: config["systems"][w.system]["mobile"],
         flags=as_flags(config["diffusion"]),
-    log:
-        "logs/estimate_diffusivity/{system}/{potential}/{composition}/{temperature_K}K.log",
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --trajectory {input.trajectories:q}"
@@ -35,12 +37,14 @@ rule fit_arrhenius:
     input:
         script=script("fit_arrhenius"),
         diffusivities=lambda w: expand(
-            DIFFUSION + "/{temperature_K}K.json", **w, temperature_K=temperatures_of(w.potential, w.system)
+            f"{DIFFUSION}/{{temperature_K}}K.json", **w, temperature_K=temperatures_of(w.potential, w.system)
         ),
     output:
-        arrhenius=DIFFUSION + "/arrhenius.json",
+        arrhenius=f"{DIFFUSION}/arrhenius.json",
     log:
         "logs/fit_arrhenius/{system}/{potential}/{composition}.log",
+    conda:
+        "../envs/analysis.yaml"
     shell:
         "python {input.script:q}"
         " --diffusivity {input.diffusivities:q}"
@@ -51,13 +55,15 @@ rule fit_arrhenius:
 rule compute_pair_correlations:
     input:
         script=script("compute_pair_correlations"),
-        trajectory=FOLDER + "/nve-1.h5",
+        trajectory=f"{FOLDER}/nve-1.h5",
     output:
-        correlations=DIFFUSION + "/{temperature_K}K.rdf.csv",
-    params:
-        flags=as_flags(config["correlations"]),
+        correlations=f"{DIFFUSION}/{{temperature_K}}K.rdf.csv",
     log:
         "logs/compute_pair_correlations/{system}/{potential}/{composition}/{temperature_K}K.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        flags=as_flags(config["correlations"]),
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --trajectory {input.trajectory:q}"

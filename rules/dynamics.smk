@@ -35,16 +35,18 @@ rule equilibrate_npt:
         start="results/{system}/structures/{composition}.extxyz",
         potential=CARD,
     output:
-        trajectory=FOLDER + "/npt.h5",
-        sidecar=FOLDER + "/npt.json",
+        trajectory=f"{FOLDER}/npt.h5",
+        sidecar=f"{FOLDER}/npt.json",
+    log:
+        "logs/equilibrate_npt/{system}/{potential}/{composition}/{temperature_K}K.log",
+    conda:
+        lambda w: stack_of(w.potential)
+    resources:
+        gpu=1,
     params:
         flags=run_flags("npt", "volume_from", "discard_fraction"),
         limits=as_flags(config["dynamics"]["limits"]),
         seed=lambda w: seed("npt", *w),
-    resources:
-        gpu=1,
-    log:
-        "logs/equilibrate_npt/{system}/{potential}/{composition}/{temperature_K}K.log",
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --start {input.start:q}"
@@ -62,19 +64,22 @@ rule equilibrate_nvt:
         script=script("equilibrate_nvt"),
         start="results/{system}/structures/{composition}.extxyz",
         npt=volume_from,
+        npt_sidecar=lambda w: volume_from(w).replace(".h5", ".json"),
         potential=CARD,
     output:
-        trajectory=FOLDER + "/nvt.h5",
-        sidecar=FOLDER + "/nvt.json",
+        trajectory=f"{FOLDER}/nvt.h5",
+        sidecar=f"{FOLDER}/nvt.json",
+    log:
+        "logs/equilibrate_nvt/{system}/{potential}/{composition}/{temperature_K}K.log",
+    conda:
+        lambda w: stack_of(w.potential)
+    resources:
+        gpu=1,
     params:
         flags=run_flags("nvt"),
         discard=as_flags(config["dynamics"]["npt"], "discard_fraction"),
         limits=as_flags(config["dynamics"]["limits"]),
         seed=lambda w: seed("nvt", *w),
-    resources:
-        gpu=1,
-    log:
-        "logs/equilibrate_nvt/{system}/{potential}/{composition}/{temperature_K}K.log",
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --start {input.start:q}"
@@ -92,9 +97,14 @@ rule equilibrate_nvt:
 rule select_starts:
     input:
         script=script("select_starts"),
-        nvt=FOLDER + "/nvt.h5",
+        nvt=f"{FOLDER}/nvt.h5",
+        sidecar=f"{FOLDER}/nvt.json",
     output:
-        starts=expand(FOLDER + "/start-{replica}.extxyz", replica=range(1, N_REPLICAS + 1), allow_missing=True),
+        starts=expand(f"{FOLDER}/start-{{replica}}.extxyz", replica=range(1, N_REPLICAS + 1), allow_missing=True),
+    log:
+        "logs/select_starts/{system}/{potential}/{composition}/{temperature_K}K.log",
+    conda:
+        "../envs/analysis.yaml"
     params:
         flags=lambda w: as_flags(
             {
@@ -103,8 +113,6 @@ rule select_starts:
                 .get("starts_apart_ps", config["dynamics"]["production"]["starts_apart_ps"])
             }
         ),
-    log:
-        "logs/select_starts/{system}/{potential}/{composition}/{temperature_K}K.log",
     shell:
         "python {input.script:q}"
         " --nvt {input.nvt:q}"
@@ -116,18 +124,20 @@ rule select_starts:
 rule simulate_replica:
     input:
         script=script("simulate_replica"),
-        start=FOLDER + "/start-{replica}.extxyz",
+        start=f"{FOLDER}/start-{{replica}}.extxyz",
         potential=CARD,
     output:
-        trajectory=FOLDER + "/nve-{replica}.h5",
-        sidecar=FOLDER + "/nve-{replica}.json",
+        trajectory=f"{FOLDER}/nve-{{replica}}.h5",
+        sidecar=f"{FOLDER}/nve-{{replica}}.json",
+    log:
+        "logs/simulate_replica/{system}/{potential}/{composition}/{temperature_K}K-{replica}.log",
+    conda:
+        lambda w: stack_of(w.potential)
+    resources:
+        gpu=1,
     params:
         flags=run_flags("production", "ensemble", "replicas", "starts_apart_ps"),
         limits=as_flags(config["dynamics"]["limits"]),
-    resources:
-        gpu=1,
-    log:
-        "logs/simulate_replica/{system}/{potential}/{composition}/{temperature_K}K-{replica}.log",
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --start {input.start:q}"

@@ -51,12 +51,14 @@ rule write_espresso_inputs:
         script=script("write_espresso_inputs"),
     output:
         inputs=directory("results/{system}/labels/{dataset}/inputs"),
+    log:
+        "logs/write_espresso_inputs/{system}/{dataset}.log",
+    conda:
+        "../envs/dft.yaml"
     params:
         flags=lambda w: as_flags(labels_of(w)["espresso"], *ESPRESSO_FLAGS),
         # inputs of frames worth labelling next may be run elsewhere, where the pseudopotentials are
         missing=lambda w: "" if labels_of(w)["mode"] == "espresso" else "--allow-missing-pseudopotentials",
-    log:
-        "logs/write_espresso_inputs/{system}/{dataset}.log",
     shell:
         "python {input.script:q}"
         " --frames {input.frames:q}"
@@ -73,11 +75,13 @@ rule label_espresso:
         inputs="results/{system}/labels/{dataset}/inputs",
     output:
         output="results/{system}/labels/{dataset}/runs/{index}/pw.out",
-    params:
-        flags=lambda w: as_flags(labels_of(w)["espresso"], "launcher", "pools"),
-    threads: lambda w: labels_of(w)["espresso"]["processes"]
     log:
         "logs/label_espresso/{system}/{dataset}/{index}.log",
+    conda:
+        "../envs/dft.yaml"
+    threads: lambda w: labels_of(w)["espresso"]["processes"]
+    params:
+        flags=lambda w: as_flags(labels_of(w)["espresso"], "launcher", "pools"),
     shell:
         "python {input.script:q}"
         " --input {input.inputs:q}/{wildcards.index}/pw.in"
@@ -92,12 +96,14 @@ rule compute_convergence:
         inputs="results/{system}/labels/{dataset}/inputs",
     output:
         convergence="results/{system}/labels/{dataset}/convergence.csv",
+    log:
+        "logs/compute_convergence/{system}/{dataset}.log",
+    conda:
+        "../envs/dft.yaml"
+    threads: lambda w: labels_of(w)["espresso"]["processes"]
     params:
         flags=lambda w: as_flags(labels_of(w)["espresso"], *ESPRESSO_FLAGS, "launcher", "pools"),
         grids=lambda w: as_flags(labels_of(w)["espresso"]["convergence"], "cutoffs_Ry", "meshes"),
-    threads: lambda w: labels_of(w)["espresso"]["processes"]
-    log:
-        "logs/compute_convergence/{system}/{dataset}.log",
     shell:
         "python {input.script:q}"
         " --frames {input.inputs:q}/0000/frame.extxyz"
@@ -115,15 +121,17 @@ rule compute_atom_references:
         ],
     output:
         references="results/{system}/labels/{dataset}/atom_references.json",
+    log:
+        "logs/compute_atom_references/{system}/{dataset}.log",
+    conda:
+        "../envs/dft.yaml"
+    threads: lambda w: labels_of(w)["espresso"]["processes"]
     params:
         flags=lambda w: as_flags(
             labels_of(w)["espresso"],
             "launcher",
             *(name for name in ESPRESSO_FLAGS if not name.startswith(("kpoints", "smearing"))),
         ),
-    threads: lambda w: labels_of(w)["espresso"]["processes"]
-    log:
-        "logs/compute_atom_references/{system}/{dataset}.log",
     shell:
         "python {input.script:q}"
         " --frames {input.frames:q}"
@@ -139,12 +147,14 @@ rule ingest_labels:
     output:
         frames="results/{system}/labels/{dataset}/accepted.extxyz",
         rejected="results/{system}/labels/{dataset}/rejected.csv",
+    log:
+        "logs/ingest_labels/{system}/{dataset}.log",
+    conda:
+        "../envs/analysis.yaml"
     params:
         flags=lambda w: as_flags(
             labels_of(w), "format", "max_rejected_fraction", "min_distance_A", "max_force_eV_per_A"
         ),
-    log:
-        "logs/ingest_labels/{system}/{dataset}.log",
     shell:
         "python {input.script:q}"
         " --source {input.sources:q}"
@@ -162,11 +172,13 @@ rule select_held_out:
     output:
         candidates="results/{system}/labels/{dataset}/candidates.extxyz",
         held_out="results/{system}/labels/{dataset}/held_out.extxyz",
+    log:
+        "logs/select_held_out/{system}/{dataset}.log",
+    conda:
+        "../envs/analysis.yaml"
     params:
         flags=lambda w: as_flags(config["datasets"][w.dataset], "test_fraction"),
         seed=lambda w: seed("held out", w.dataset),
-    log:
-        "logs/select_held_out/{system}/{dataset}.log",
     shell:
         "python {input.script:q}"
         " --frames {input.frames:q}"

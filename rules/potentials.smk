@@ -4,18 +4,26 @@ Makes datasets/{dataset}/{train,valid,test}.extxyz with dataset.json, and potent
 card.json, training.csv and evaluation.json.
 """
 
+
+def stack_of(potential):
+    """Return the environment of a potential's family, for those who run with conda."""
+    return f"../envs/{config['potentials'][potential]['family']}-cuda.yaml"
+
+
 rule fetch_potential:
     input:
         script=script("fetch_potential"),
     output:
         card="results/{system}/potentials/{potential}/card.json",
         model="results/{system}/potentials/{potential}/shipped.pt",
-    params:
-        flags=lambda w: as_flags(config["potentials"][w.potential], "family", "weights"),
-    wildcard_constraints:
-        potential=one_of(set(config["potentials"]) - set(TRAINED)),
     log:
         "logs/fetch_potential/{system}/{potential}.log",
+    wildcard_constraints:
+        potential=one_of(set(config["potentials"]) - set(TRAINED)),
+    conda:
+        lambda w: stack_of(w.potential)
+    params:
+        flags=lambda w: as_flags(config["potentials"][w.potential], "family", "weights"),
     shell:
         "python {input.script:q}"
         " --name {wildcards.potential:q}"
@@ -38,13 +46,15 @@ rule assemble_dataset:
         valid="results/{system}/datasets/{dataset}/valid.extxyz",
         test="results/{system}/datasets/{dataset}/test.extxyz",
         dataset="results/{system}/datasets/{dataset}/dataset.json",
+    log:
+        "logs/assemble_dataset/{system}/{dataset}.log",
+    conda:
+        "../envs/analysis.yaml"
     params:
         selection=lambda w, input: f"--selection {input.selection}" if input.selection else "",
         references=lambda w, input: f"--atom-references {input.atom_references}" if input.atom_references else "",
         flags=lambda w: as_flags(config["datasets"][w.dataset], "valid_fraction"),
         seed=lambda w: seed("validation", w.dataset),
-    log:
-        "logs/assemble_dataset/{system}/{dataset}.log",
     shell:
         "python {input.script:q}"
         " --candidates {input.candidates:q}"
@@ -80,18 +90,20 @@ rule finetune_potential:
         model="results/{system}/potentials/{potential}/trained.pt",
         card="results/{system}/potentials/{potential}/card.json",
         training="results/{system}/potentials/{potential}/training.csv",
+    log:
+        "logs/finetune_potential/{system}/{potential}.log",
+    wildcard_constraints:
+        potential=one_of(TRAINED),
+    conda:
+        lambda w: stack_of(w.potential)
+    threads: 2
+    resources:
+        gpu=1,
     params:
         flags=lambda w: as_flags(config["potentials"][w.potential], "family", "strategy"),
         training=lambda w: as_flags(config["potentials"][w.potential].get("training", {})),
         parent=lambda w, input: f"--parent {input.parent}" if input.parent else "",
         seed=lambda w: seed("train", w.potential),
-    wildcard_constraints:
-        potential=one_of(TRAINED),
-    threads: 2
-    resources:
-        gpu=1,
-    log:
-        "logs/finetune_potential/{system}/{potential}.log",
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --name {wildcards.potential:q}"
@@ -108,6 +120,11 @@ rule finetune_potential:
         " > {log:q} 2>&1"
 
 
+def tested_on(potential, system):
+    """Return the dataset whose held-out trajectories test a potential: its own, else the system's first, or None."""
+    return config["potentials"][potential].get("dataset") or next(iter(datasets_of(system)), None)
+
+
 rule evaluate_potential:
     input:
         script=script("evaluate_potential"),
@@ -116,12 +133,14 @@ rule evaluate_potential:
     output:
         evaluation="results/{system}/potentials/{potential}/evaluation.json",
         predictions="results/{system}/potentials/{potential}/predictions.csv",
-    params:
-        mobile=lambda w: config["systems"][w.system]["mobile"],
-    resources:
-        gpu=1,
     log:
         "logs/evaluate_potential/{system}/{potential}.log",
+    conda:
+        lambda w: stack_of(w.potential)
+    resources:
+        gpu=1,
+    params:
+        mobile=lambda w: config["systems"][w.system]["mobile"],
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --potential {input.potential:q}"

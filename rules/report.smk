@@ -1,1 +1,156 @@
+"""Report: one self-contained page for each system, and one table of all results.
 
+Needs what the stages before left: structures, potentials, sampling, datasets, labels, sidecars of the dynamics, and
+diffusion; makes report.html for each system and results/summary.csv.
+"""
+
+
+def conditions(system):
+    """Return every (potential, composition, temperature_K) whose diffusivity a system asks for."""
+    return [
+        (potential, composition, temperature_K)
+        for potential in potentials_of(system)
+        for composition in compositions_of(potential, system)
+        for temperature_K in temperatures_of(potential, system)
+    ]
+
+
+def lines(system):
+    """Return every (potential, composition) that an Arrhenius line is fitted for."""
+    return list(dict.fromkeys(condition[:2] for condition in conditions(system)))
+
+
+def of_potentials(name, *, trained=False):
+    """Return a function of the wildcards that names one file of each potential."""
+    return lambda w: [
+        f"results/{w.system}/potentials/{potential}/{name}"
+        for potential in potentials_of(w.system)
+        if potential in TRAINED or not trained
+    ]
+
+
+def of_evaluated(name):
+    """Return the same for potentials that labels of the system can judge: none without a dataset."""
+    return lambda w: of_potentials(name)(w) if datasets_of(w.system) else []
+
+
+def of_datasets(place):
+    """Return a function of the wildcards that names one file of each dataset."""
+    return lambda w: [f"results/{w.system}/{place.format(dataset=dataset)}" for dataset in datasets_of(w.system)]
+
+
+def of_points(suffix):
+    """Return a function of the wildcards that names one file of diffusion for each condition."""
+    return lambda w: [
+        f"results/{w.system}/diffusion/{potential}/{composition}/{temperature_K}K{suffix}"
+        for potential, composition, temperature_K in conditions(w.system)
+    ]
+
+
+def fitted(system):
+    return [
+        f"results/{system}/diffusion/{potential}/{composition}/arrhenius.json"
+        for potential, composition in lines(system)
+    ]
+
+
+def sidecars(wildcards):
+    """Return the sidecars of every run behind the diffusivities, and of the exploration behind the datasets."""
+    root = f"results/{wildcards.system}"
+    stages = [
+        "nvt",
+        *(f"nve-{replica + 1}" for replica in range(config["dynamics"]["production"]["replicas"])),
+    ]
+    found = []
+    for potential, composition, temperature_K in conditions(wildcards.system):
+        volume = config["dynamics"]["npt"].get("volume_from", composition)
+        found.append(f"{root}/dynamics/{potential}/{volume}/{temperature_K}K/npt.json")
+        found += [f"{root}/dynamics/{potential}/{composition}/{temperature_K}K/{stage}.json" for stage in stages]
+    if datasets_of(wildcards.system):
+        found += [path.removesuffix(".h5") + ".json" for path in explored(wildcards.system)]
+    return list(dict.fromkeys(found))
+
+
+def structures(wildcards):
+    compositions = dict.fromkeys(composition for _, composition, _ in conditions(wildcards.system))
+    return [f"results/{wildcards.system}/structures/{composition}.extxyz" for composition in compositions]
+
+
+def host_name(wildcards):
+    host = config["systems"][wildcards.system]["host"]
+    return "".join(host["species"]) if "species" in host else Path(host["file"]).stem
+
+
+rule report_system:
+    input:
+        script=script("report_system"),
+        template="resources/report/report.html.j2",
+        style="resources/report/report.css",
+        structures=structures,
+        cards=of_potentials("card.json"),
+        evaluations=of_evaluated("evaluation.json"),
+        predictions=of_evaluated("predictions.csv"),
+        training=of_potentials("training.csv", trained=True),
+        coverage=of_datasets("sampling/{dataset}/coverage.json"),
+        maps=of_datasets("sampling/{dataset}/map.csv"),
+        datasets=of_datasets("datasets/{dataset}/dataset.json"),
+        rejected=of_datasets("labels/{dataset}/rejected.csv"),
+        sidecars=sidecars,
+        diffusivities=of_points(".json"),
+        curves=of_points(".curve.csv"),
+        correlations=of_points(".rdf.csv"),
+        arrhenius=lambda w: fitted(w.system),
+    output:
+        report="results/{system}/report.html",
+    log:
+        "logs/report_system/{system}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        host=host_name,
+        mobile=lambda w: config["systems"][w.system]["mobile"],
+    shell:
+        "python {input.script:q}"
+        " --system {wildcards.system:q}"
+        " --host {params.host:q}"
+        " --mobile {params.mobile:q}"
+        " --structures {input.structures:q}"
+        " --cards {input.cards:q}"
+        " --evaluations {input.evaluations:q}"
+        " --predictions {input.predictions:q}"
+        " --training {input.training:q}"
+        " --coverage {input.coverage:q}"
+        " --maps {input.maps:q}"
+        " --datasets {input.datasets:q}"
+        " --rejected {input.rejected:q}"
+        " --sidecars {input.sidecars:q}"
+        " --diffusivities {input.diffusivities:q}"
+        " --curves {input.curves:q}"
+        " --correlations {input.correlations:q}"
+        " --arrhenius {input.arrhenius:q}"
+        " --template {input.template:q}"
+        " --report {output.report:q}"
+        " > {log:q} 2>&1"
+
+
+rule collect_summary:
+    input:
+        script=script("collect_summary"),
+        diffusivities=[
+            f"results/{system}/diffusion/{potential}/{composition}/{temperature_K}K.json"
+            for system in config["systems"]
+            for potential, composition, temperature_K in conditions(system)
+        ],
+        arrhenius=[path for system in config["systems"] for path in fitted(system)],
+    output:
+        summary="results/summary.csv",
+    log:
+        "logs/collect_summary.log",
+    conda:
+        "../envs/analysis.yaml"
+    shell:
+        "python {input.script:q}"
+        " --diffusivities {input.diffusivities:q}"
+        " --arrhenius {input.arrhenius:q}"
+        " --summary {output.summary:q}"
+        " > {log:q} 2>&1"

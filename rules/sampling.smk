@@ -36,18 +36,20 @@ rule encode_frames:
     output:
         features="results/{system}/sampling/{pool}/features.npy",
         frames="results/{system}/sampling/{pool}/frames.extxyz",
+    log:
+        "logs/encode_frames/{system}/{pool}.log",
+    wildcard_constraints:
+        pool=one_of([*config["datasets"], "exploration-chgnet"]),
+    conda:
+        "../envs/chgnet-cuda.yaml"
+    resources:
+        gpu=1,
     params:
         encoder=lambda w: (
             w.pool.removeprefix("exploration-")
             if w.pool.startswith("exploration-")
             else config["datasets"][w.pool]["direct"]["encoder"]
         ),
-    wildcard_constraints:
-        pool=one_of([*config["datasets"], "exploration-chgnet"]),
-    resources:
-        gpu=1,
-    log:
-        "logs/encode_frames/{system}/{pool}.log",
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --pool {input.pool:q}"
@@ -65,6 +67,10 @@ rule select_direct:
         frames=lambda w: f"results/{w.system}/sampling/{pool_of(w.dataset)}/frames.extxyz",
     output:
         selection="results/{system}/sampling/{dataset}/selection.csv",
+    log:
+        "logs/select_direct/{system}/{dataset}.log",
+    conda:
+        "../envs/analysis.yaml"
     params:
         flags=lambda w: as_flags(
             {
@@ -74,8 +80,6 @@ rule select_direct:
                 "threshold": config["datasets"][w.dataset]["direct"]["threshold"],
             }
         ),
-    log:
-        "logs/select_direct/{system}/{dataset}.log",
     shell:
         "python {input.script:q}"
         " --features {input.features:q}"
@@ -96,10 +100,12 @@ rule compute_coverage:
         coverage="results/{system}/sampling/{dataset}/coverage.json",
         map="results/{system}/sampling/{dataset}/map.csv",
         next_selection="results/{system}/sampling/{dataset}/next.csv",
-    params:
-        flags=lambda w: as_flags(config["datasets"][w.dataset]["direct"], "bins", "next_frames"),
     log:
         "logs/compute_coverage/{system}/{dataset}.log",
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        flags=lambda w: as_flags(config["datasets"][w.dataset]["direct"], "bins", "next_frames"),
     shell:
         "python {input.script:q}"
         " --explored {input.explored:q}"

@@ -12,7 +12,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=f"{__doc__} One row for each system, potential, composition and temperature."
     )
     place = ".../{system}/diffusion/{potential}/{composition}/"
-    parser.add_argument("--diffusivities", type=Path, nargs="*", default=[], help=f"{place}{{temperature}}K.json")
+    parser.add_argument(
+        "--diffusivities", type=Path, nargs="*", default=[], help=f"{place}{{temperature}}K.json"
+    )
     parser.add_argument("--arrhenius", type=Path, nargs="*", default=[], help=f"{place}arrhenius.json")
     parser.add_argument("--summary", type=Path, required=True, help="CSV to write")
     return parser.parse_args(argv)

@@ -38,7 +38,14 @@ def main() -> None:
     )
     atoms.calc = load_calculator(args.potential)
     protocol.draw_momenta(atoms, stage.temperature_K, stage.seed)
-    outcome = ase_engine.simulate(atoms, stage, flags.limits(args), args.trajectory, velocities=True)
+    outcome = ase_engine.simulate(
+        atoms,
+        stage,
+        flags.limits(args),
+        args.trajectory,
+        velocities=True,
+        unfit=ase_engine.why_exploded(args.npt),
+    )
     outcome.write_sidecar(args.trajectory, run.record())
 
 

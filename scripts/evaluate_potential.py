@@ -34,7 +34,8 @@ def main() -> None:
     run.write_beside(args.evaluation)
     figures = evaluation.figures
     console.say(
-        f"{args.evaluation}: force RMSE {figures['force_rmse_meV_per_A']:.1f} meV/A, slope {figures['force_slope']:.3f}, "
+        f"{args.evaluation}: force RMSE {figures['force_rmse_meV_per_A']:.1f} meV/A, "
+        f"slope {figures['force_slope']:.3f}, "
         f"energy RMSE {figures['energy_rmse_shift_removed_meV_per_atom']:.2f} meV/atom (shift removed)"
     )
 

@@ -72,7 +72,8 @@ def main() -> None:
         name=args.name, family=args.family, model_file=args.model.name, model_sha256=files.sha256(args.model),
         dtype=dtype, parent_card_sha256=files.sha256(args.parent) if args.parent else None,
         dataset_sha256=files.sha256(args.dataset), atom_energies_eV=dataset["atom_energies_eV"],
-        recipe=recipes.as_dict(recipe) | {"strategy": args.strategy, "seed": args.seed, "best_epoch": trained.best_epoch},
+        recipe=recipes.as_dict(recipe)
+        | {"strategy": args.strategy, "seed": args.seed, "best_epoch": trained.best_epoch},
         versions=run.record()["versions"],
     )  # fmt: skip
     write_card(args.card, card)

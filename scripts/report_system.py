@@ -35,7 +35,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mobile", help="mobile species (default: that of the diffusivities)")
     for kind, place in KINDS.items():
         parser.add_argument(f"--{kind}", type=Path, nargs="*", default=[], help=f".../{place}")
-    parser.add_argument("--template", type=Path, default=TEMPLATE, help="page template (default: Hopline's own)")
+    parser.add_argument(
+        "--template", type=Path, default=TEMPLATE, help="page template (default: Hopline's own)"
+    )
     parser.add_argument("--report", type=Path, required=True, help="HTML page to write")
     return parser.parse_args(argv)
 

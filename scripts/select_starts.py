@@ -23,16 +23,22 @@ def main() -> None:
     """Select and write the starts, with momenta and zero total momentum."""
     args = parse()
     run = provenance.start(vars(args), [args.nvt])
-    from hopline.dynamics import protocol
+    from hopline.dynamics import ase_engine, protocol
     from hopline.trajectories import read_trajectory
 
     nvt = read_trajectory(args.nvt)
     if nvt.velocities_A_per_ps is None:
         raise console.InputError(f"{args.nvt} holds no velocities: make it with equilibrate_nvt.py")
-    rows = protocol.select_starts(nvt, replicas=len(args.starts), starts_apart_ps=args.starts_apart_ps)
+    unfit = ase_engine.why_exploded(args.nvt)
+    if unfit:
+        rows = [nvt.n_frames - 1] * len(args.starts)
+    else:
+        rows = protocol.select_starts(nvt, replicas=len(args.starts), starts_apart_ps=args.starts_apart_ps)
     for row, path in zip(rows, args.starts, strict=True):
         atoms = nvt.atoms(row)
         protocol.remove_total_momentum(atoms)
+        if unfit:
+            atoms.info["unfit"] = unfit
         frames.write_frames(path, [atoms])
     run.write_beside(args.starts[0])
     console.say(f"starts at {', '.join(f'{nvt.time_ps[row]:g}' for row in rows)} ps of {args.nvt}")

@@ -41,7 +41,8 @@ def main() -> None:
         console.say(f"{args.start} has no momenta: drawn at {args.temperature_K:g} K with seed {args.seed}")
         protocol.draw_momenta(atoms, stage.temperature_K, stage.seed)
     protocol.remove_total_momentum(atoms)
-    outcome = ase_engine.simulate(atoms, stage, flags.limits(args), args.trajectory)
+    unfit = atoms.info.get("unfit")
+    outcome = ase_engine.simulate(atoms, stage, flags.limits(args), args.trajectory, unfit=unfit)
     outcome.write_sidecar(args.trajectory, run.record())
     if outcome.offending:
         frames.write_frames(args.trajectory.with_suffix(".offending.extxyz"), [outcome.offending])

@@ -42,6 +42,8 @@ def pair_correlations(trajectory: Trajectory, *, bin_width_A: float) -> PairCorr
     InputError
         If the bin width is not positive or wider than the reach.
     """
+    if not trajectory.cells_A.any():
+        raise InputError(f"{trajectory.source} has no cell, so its density is unknown: g(r) needs one")
     reach_A = 0.5 * min(float(_widths(cell).min()) for cell in trajectory.cells_A)
     if not 0 < bin_width_A <= reach_A:
         raise InputError(

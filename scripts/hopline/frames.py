@@ -169,19 +169,21 @@ def hold_out_trajectories(
 
     A trajectory is a frame's ``source``; neighbouring frames are nearly the same frame, so a frame-wise split
     would test on what was trained. Trajectories are drawn at random within each composition until ``fraction``
-    of its frames is held out; at least one is held out and at least one kept.
+    of its frames is held out; at least one is held out and at least one kept. What is drawn in one composition
+    does not depend on the others.
 
     Raises
     ------
     InputError
-        If a composition has frames of one trajectory only.
+        If a composition has frames of one trajectory only, or ``fraction`` is no share between 0 and 1.
     """
+    if not 0.0 < fraction < 1.0:
+        raise InputError(f"the share to hold out must lie between 0 and 1, got {fraction}")
     trajectories: dict[str, dict[str, list[int]]] = {}
     for row, frame in enumerate(frames):
         composition = str(frame.info.get("composition", frame.get_chemical_formula()))
         source = str(frame.info.get("source", UNSTATED))
         trajectories.setdefault(composition, {}).setdefault(source, []).append(row)
-    rng = np.random.default_rng(seed)
     held_out: list[int] = []
     for composition, by_source in sorted(trajectories.items()):
         if len(by_source) < 2:  # noqa: PLR2004
@@ -190,6 +192,7 @@ def hold_out_trajectories(
                 "label frames of a second one, so that the test shares none with the training"
             )
         wanted = fraction * sum(len(rows) for rows in by_source.values())
+        rng = np.random.default_rng([seed, *composition.encode()])
         taken: list[int] = []
         for source in rng.permutation(sorted(by_source))[:-1]:
             if taken and len(taken) + len(by_source[source]) / 2 > wanted:

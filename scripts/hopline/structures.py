@@ -9,6 +9,8 @@ import ase.build
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
+from ase.geometry import find_mic, minkowski_reduce
 from numpy.typing import NDArray
 from scipy.spatial import Voronoi, cKDTree
 
@@ -45,6 +47,8 @@ def build_prototype(
     conventional
         Whether to return the cubic conventional cell where there is one.
     """
+    if not all(0.0 < constant_A < np.inf for constant_A in lattice_constants_A):
+        raise InputError(f"lattice constants must be positive lengths in A, got {lattice_constants_A}")
     a_A, c_A = lattice_constants_A[0], (lattice_constants_A[1] if len(lattice_constants_A) > 1 else None)
     cubic = conventional and prototype not in {"hcp", "wurtzite"}
     try:
@@ -73,13 +77,17 @@ def find_voids(crystal: Atoms) -> list[Void]:
     A void's centre is as far from its nearest atoms as can be: a vertex of the Voronoi diagram of the atoms and
     their periodic images. Coinciding vertices are merged.
     """
-    images = crystal.repeat((3, 3, 3))
-    middle = crystal.cell.array.sum(axis=0)
-    vertices = Voronoi(images.positions - middle).vertices
-    inside = crystal.cell.scaled_positions(vertices)
+    # in the most compact cell of the lattice a void's nearest atoms lie in the cells around its own
+    compact = Atoms(crystal.numbers, crystal.positions, cell=minkowski_reduce(crystal.cell)[0], pbc=True)
+    compact.wrap()
+    images = compact.repeat((3, 3, 3)).positions - compact.cell.array.sum(axis=0)
+    vertices = Voronoi(images).vertices
+    inside = compact.cell.scaled_positions(vertices)
     vertices = vertices[((inside > -ROUNDING) & (inside < 1 - ROUNDING)).all(axis=1)]
-    radii = cKDTree(images.positions - middle).query(vertices)[0]
+    radii = cKDTree(images).query(vertices)[0]
     fractional = crystal.cell.scaled_positions(vertices)
+    fractional -= np.floor(fractional + ROUNDING)
+    vertices = crystal.cell.cartesian_positions(fractional)
     order = np.lexsort((*fractional.round(4).T[::-1], -radii.round(4)))
     voids: list[Void] = []
     for row in order:
@@ -95,8 +103,10 @@ def add_interstitials(crystal: Atoms, species: str, count: int) -> Atoms:
     Raises
     ------
     InputError
-        If the crystal has fewer voids than atoms to place.
+        If the crystal has fewer voids than atoms to place, or ``species`` is no element.
     """
+    if species not in atomic_numbers or count < 0:
+        raise InputError(f"{count} atoms of {species!r} cannot be placed: give an element and 0 or more atoms")
     filled = crystal.copy()
     if count == 0:
         return filled
@@ -122,7 +132,5 @@ def add_interstitials(crystal: Atoms, species: str, count: int) -> Atoms:
 
 
 def _minimum_image(crystal: Atoms, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    from ase.geometry import find_mic
-
     shortest: NDArray[np.float64] = find_mic(vectors, crystal.cell, pbc=True)[0]
     return shortest

@@ -52,9 +52,10 @@ class Trajectory:
     """One trajectory with unwrapped positions.
 
     ``numbers`` (n_atoms,), ``masses_amu`` (n_atoms,), ``positions_A`` (n_frames, n_atoms, 3), ``cells_A``
-    (n_frames, 3, 3) with vectors as rows, ``time_ps`` (n_frames,), ``velocities_A_per_ps`` like the positions
-    or None. ``observables`` maps ``potential_energy_eV``, ``kinetic_energy_eV``, ``temperature_K`` and
-    ``pressure_GPa`` to (n_frames,) arrays, or to None where the file has none. ``source`` names the file.
+    (n_frames, 3, 3) with vectors as rows (zero: not periodic), ``time_ps`` (n_frames,),
+    ``velocities_A_per_ps`` like the positions or None. ``observables`` maps ``potential_energy_eV``,
+    ``kinetic_energy_eV``, ``temperature_K`` and ``pressure_GPa`` to (n_frames,) arrays, or to None where the
+    file has none. ``source`` names the file.
     """
 
     numbers: NDArray[np.int64]
@@ -96,10 +97,10 @@ class Trajectory:
         return mean_ps
 
     def atoms(self, frame: int) -> Atoms:
-        """Return one frame as periodic ASE Atoms: unwrapped, with velocities where there are any."""
+        """Return one frame as ASE Atoms: unwrapped, with velocities where there are any."""
         atoms = Atoms(
             numbers=self.numbers, positions=self.positions_A[frame], cell=self.cells_A[frame],
-            pbc=True, masses=self.masses_amu,
+            pbc=bool(self.cells_A[frame].any()), masses=self.masses_amu,
         )  # fmt: skip
         if self.velocities_A_per_ps is not None:
             per_ase_time = 1.0 / (FS_PER_PS * ASE_TIME_PER_FS)

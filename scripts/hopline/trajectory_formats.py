@@ -1,5 +1,6 @@
 """What reading a foreign trajectory needs: ASE's readers, H5MD's units and box forms, unwrapping."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,25 @@ def frames_by_ase(path: Path, head: bytes) -> list[Atoms]:
     Raises
     ------
     InputError
-        If the format is none of these, there is no frame, the atoms or their order change, or a frame has no
-        three-dimensional cell. ASE's own exceptions on broken files pass through.
+        If the format is none of these, there is no frame, the atoms or their order change, or some frames or
+        directions only are periodic. ASE's own exceptions on broken files pass through.
     """
     import ase.io
 
-    frames = list(ase.io.iread(path, index=":", format=_ase_format(path, head)))
+    kind = _ase_format(path, head)
+    if kind != "traj":  # a text cut within its last number still parses
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                raise InputError(f"{path} is not a whole trajectory: its last line is cut off")
+    frames = list(ase.io.iread(path, index=":", format=kind))
     if not frames:
         raise InputError(f"{path} holds no frame")
     for row, frame in enumerate(frames):
         if not np.array_equal(frame.numbers, frames[0].numbers):
             raise InputError(f"{path} changes its atoms or their order at frame {row}")
-        if frame.cell.rank != 3:  # noqa: PLR2004
-            raise InputError(f"{path} has no three-dimensional cell in frame {row}")
+        if frame.cell.rank not in {0, 3} or frame.cell.rank != frames[0].cell.rank:
+            raise InputError(f"{path} is periodic in some directions or frames only, see frame {row}")
     return frames
 
 
@@ -60,14 +67,16 @@ def _ase_format(path: Path, head: bytes) -> str:
 def unwrapped(positions_A: NDArray[Any], cells_A: NDArray[np.float64], source: str) -> NDArray[Any]:
     """Undo wrapping: each atom goes the shortest way, in fractional coordinates, from frame to frame.
 
-    Shapes (n_frames, n_atoms, 3) and (n_frames, 3, 3), in A. Positions that never jump by half a cell come
-    back untouched, bit by bit.
+    Shapes (n_frames, n_atoms, 3) and (n_frames, 3, 3), in A; zero cells: not periodic. Positions that never
+    jump by half a cell come back untouched, bit by bit.
 
     Raises
     ------
     InputError
         If the trajectory is wrapped and an atom moves almost half a cell between frames; ``source`` is named.
     """
+    if not cells_A.any():
+        return positions_A
     fractional = np.einsum("fai,fij->faj", positions_A, np.linalg.inv(cells_A))
     steps = np.diff(fractional, axis=0)
     whole_cells = np.round(steps)

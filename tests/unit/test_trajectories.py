@@ -253,9 +253,18 @@ def test_broken_files_are_refused_in_one_sentence(tmp_path, walk):
 def test_cut_text_formats_are_refused(tmp_path, walk):
     ase.io.write(tmp_path / "a.extxyz", wrapped_frames(walk)[:5])
     text = (tmp_path / "a.extxyz").read_text()
-    (tmp_path / "a.extxyz").write_text(text[: int(0.95 * len(text))])
-    with pytest.raises(InputError, match="whole trajectory"):
-        read_trajectory(tmp_path / "a.extxyz", frame_interval_fs=100)
+    for kept in (0.95 * len(text), len(text) - 3):  # the second cuts a number short
+        (tmp_path / "a.extxyz").write_text(text[: int(kept)])
+        with pytest.raises(InputError, match="whole trajectory"):
+            read_trajectory(tmp_path / "a.extxyz", frame_interval_fs=100)
+
+
+def test_walks_without_a_cell_are_read_as_they_are(tmp_path, walk):
+    frames = [Atoms(walk.numbers, positions) for positions in walk.positions_A]
+    ase.io.write(tmp_path / "a.extxyz", frames)
+    read = read_trajectory(tmp_path / "a.extxyz", frame_interval_fs=100)
+    np.testing.assert_allclose(read.positions_A, walk.positions_A, atol=FLOAT32)
+    assert not read.atoms(3).pbc.any()
 
 
 def test_uneven_frames_and_wrong_interval_are_refused(tmp_path, walk):

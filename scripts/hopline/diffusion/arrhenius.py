@@ -15,8 +15,8 @@ LEVEL = 0.95
 BAND_POINTS = 50
 BAND_MARGIN = 0.1
 VERDICTS = (RELIABLE, WEAK, NO_DIFFUSION_SEEN, INVALID)
-SMALLEST_ERROR_SHARE = 1e-6
-"""An error below this share of the largest one is raised to it, so that rounding can tell the weights apart."""
+SMALLEST_ERROR, SMALLEST_ERROR_SHARE = 1e-12, 1e-6
+"""Relative errors below the first, or below that share of the largest, are raised: rounding sees no less."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,12 @@ def fit_arrhenius(points: Sequence[ArrheniusPoint]) -> Arrhenius:
     """Return the weighted least-squares line ln D = ln D0 - E_a / (kB T) with 95 % intervals.
 
     The error of ln D is the relative standard error of D; of the replicas' and the random walk's the larger
-    one (three replicas may agree by chance). Standard errors of n replicas have n - 1 degrees of freedom:
-    intervals use Student's t with the Welch-Satterthwaite number of the line's own error. If chi-square
-    exceeds its degrees of freedom, the covariance is scaled by their ratio. Where no point has an error, all
-    weigh the same and errors come from the scatter. Points without diffusion, invalid, or without a positive
-    D or T never enter.
+    one (three replicas may agree by chance). Where the replicas' is larger it has n - 1 degrees of freedom:
+    intervals use Student's t with the Welch-Satterthwaite number of the line's own error. Where the replicas'
+    is the only one it is raised to its own 95 % half width over 1.96 (Banerjee, Sankhya 22, 359 (1960)), since
+    weights from three replicas alone are noise. If chi-square exceeds its degrees of freedom, the covariance
+    is scaled by their ratio. Where no point has an error, all weigh the same and errors come from the scatter.
+    Points without diffusion, invalid, or without a positive D or T never enter.
     """
     used, left_out, reasons = [], [], []
     for point in points:
@@ -180,7 +181,7 @@ def _relative_errors(
     if not errors.any():
         return None, freedoms
     errors[errors == 0] = errors.max()
-    return np.maximum(errors, SMALLEST_ERROR_SHARE * errors.max()), freedoms
+    return np.maximum(errors, max(SMALLEST_ERROR, SMALLEST_ERROR_SHARE * errors.max())), freedoms
 
 
 def _fit_line(

@@ -75,7 +75,13 @@ def judge(evidence: Evidence, thresholds: VerdictThresholds) -> tuple[str, list[
         told = f"{sum(evidence.hops)} hops were seen, but the MSD does not grow in the lag window."
         return NO_DIFFUSION_SEEN, [told, *weak]
     weak += _judge_statistics(evidence, thresholds)
-    return (WEAK, weak) if weak else (RELIABLE, ["Every check passed."])
+    if weak:
+        return WEAK, weak
+    if all(drift is None for drift in evidence.energy_drifts_meV_per_atom_per_ps):
+        return RELIABLE, [
+            "Every check passed but the energy's drift: the trajectories carry no total energy."
+        ]
+    return RELIABLE, ["Every check passed."]
 
 
 def _judge_energy(evidence: Evidence, thresholds: VerdictThresholds) -> tuple[list[str], list[str]]:
@@ -94,8 +100,6 @@ def _judge_energy(evidence: Evidence, thresholds: VerdictThresholds) -> tuple[li
             heating_K = abs(drift) / MEV_PER_EV * evidence.lengths_ps[row] / (3 * BOLTZMANN_EV_PER_K)
             if heating_K > thresholds.max_heating_share * temperature_K:
                 weak.append(f"{told}: {heating_K:.0f} K over its {evidence.lengths_ps[row]:.4g} ps.")
-    if all(drift is None for drift in evidence.energy_drifts_meV_per_atom_per_ps):
-        weak.append("The trajectories carry no total energy, so its drift could not be checked.")
     return invalid, weak
 
 

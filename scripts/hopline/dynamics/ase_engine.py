@@ -18,7 +18,7 @@ from ase.md.verlet import VelocityVerlet
 from hopline.console import progress, say
 from hopline.dynamics.checks import Limits, Watch, energy_drift, throughput_ns_per_day
 from hopline.dynamics.protocol import Stage, degrees_of_freedom
-from hopline.files import write_json
+from hopline.files import read_json, write_json
 from hopline.trajectories import TrajectoryWriter
 from hopline.units import ASE_TIME_PER_FS, BOLTZMANN_EV_PER_K, FS_PER_PS, GPA_PER_EV_PER_A3
 
@@ -55,11 +55,13 @@ def simulate(
     trajectory: str | os.PathLike[str],
     *,
     velocities: bool = False,
+    unfit: str | None = None,
 ) -> Outcome:
     """Run one stage from ``atoms`` (with calculator and momenta), writing frames as it goes.
 
-    The start is frame 0. Every frame is checked before it is written; the run ends at the first that fails, and
-    that frame is returned, not written. ``velocities`` asks for velocities in the trajectory.
+    The start is frame 0 and always written. Every later frame is checked before it is written; the run ends at the
+    first that fails, and that frame is returned, not written. ``velocities`` asks for velocities in the trajectory.
+    ``unfit`` says why the start is no good (the run before this one exploded): then nothing but frame 0 is run.
     """
     driver = _integrator(atoms, stage)
     freedom = degrees_of_freedom(atoms, stage.ensemble)
@@ -76,8 +78,8 @@ def simulate(
         ):
             kinetic_eV = atoms.get_kinetic_energy()
             temperature_K = 2.0 * kinetic_eV / (freedom * BOLTZMANN_EV_PER_K)
-            reason = watch.look(atoms, temperature_K=temperature_K)
-            if reason:
+            reason = unfit or watch.look(atoms, temperature_K=temperature_K)
+            if reason and step:
                 break
             potential_eV = atoms.get_potential_energy()
             writer.append(
@@ -95,6 +97,8 @@ def simulate(
             )
             times_ps.append(step * stage.timestep_fs / FS_PER_PS)
             energies_eV.append(potential_eV + kinetic_eV)
+            if reason:
+                break
     checks = dict(watch.figures)
     if stage.ensemble == "nve":
         drift = energy_drift(np.array(times_ps), np.array(energies_eV), len(atoms))
@@ -107,6 +111,14 @@ def simulate(
         simulated_ps=simulated_ps,
         throughput_ns_per_day=throughput_ns_per_day(simulated_ps, time.monotonic() - clock_s),
         offending=atoms.copy() if reason else None,
+    )
+
+
+def why_exploded(trajectory: str | os.PathLike[str]) -> str | None:
+    """Return why the run behind a trajectory is no ground to start from, or None if it finished."""
+    told = read_json(Path(trajectory).with_suffix(".json"))
+    return (
+        f"the run before ended as exploded ({told['reason']})" if told.get("status") == "exploded" else None
     )
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-from numpy.typing import NDArray
 
 from hopline.console import InputError
 from hopline.trajectories import Trajectory
@@ -134,7 +133,9 @@ def select_starts(nvt: Trajectory, *, replicas: int, starts_apart_ps: float) -> 
     InputError
         If the run is too short to hold that many starts so far apart.
     """
-    potential_eV, kinetic_eV = (nvt.observables[name] for name in ("potential_energy_eV", "kinetic_energy_eV"))
+    potential_eV, kinetic_eV = (
+        nvt.observables[name] for name in ("potential_energy_eV", "kinetic_energy_eV")
+    )
     if potential_eV is None or kinetic_eV is None:
         raise InputError(f"{nvt.source} holds no energies: starts cannot be chosen by energy")
     energy_eV = potential_eV + kinetic_eV
@@ -150,6 +151,6 @@ def select_starts(nvt: Trajectory, *, replicas: int, starts_apart_ps: float) -> 
     starts = []
     for replica in range(replicas):
         begin = first + replica * (stretch + gap)
-        rows: NDArray[np.int64] = np.arange(begin, begin + stretch)
+        rows = np.arange(begin, begin + stretch)
         starts.append(int(rows[np.abs(energy_eV[rows] - mean_eV).argmin()]))
     return starts

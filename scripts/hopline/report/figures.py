@@ -24,8 +24,11 @@ from hopline.report.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DASH = "\N{EN DASH}"
 MAX_COLUMNS = 4
 RDF_ROWS = 3
+NO_NEIGHBOUR = 0.01
+"""g(r) below this is empty: the plot starts where the first neighbours do."""
 DECADES_BEYOND = 0.6
 """How far the Arrhenius plot's axis reaches beyond its points; wider bands and bars are cut."""
 MIN_INVERSE_SPAN = 0.1
@@ -90,8 +93,8 @@ def _mark(axis: "Axes", point: Point, found: Mapping[str, Any], colour: str, mar
     if found.get("verdict") == NO_DIFFUSION_SEEN:
         if is_number(bound) and bound > 0:
             arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
-            axis.annotate("", xy=(x, bound / 2.5), xytext=(x, bound), arrowprops=arrow)
-            axis.plot([x], [bound], marker="_", markersize=13, color=colour, markeredgewidth=2)
+            axis.annotate("", xy=(x, bound / 2.5), xytext=(x, bound), arrowprops=arrow, zorder=5)
+            axis.plot([x], [bound], marker="_", markersize=13, color=colour, markeredgewidth=2, zorder=5)
         return
     if not is_number(value) or value <= 0:
         return
@@ -112,12 +115,18 @@ def _frame_arrhenius(axis: "Axes", here: Mapping[Point, Mapping[str, Any]]) -> N
     inverse = np.array([1000.0 / point.temperature_K for point in here] or [1.0])
     margin = max(0.12 * np.ptp(inverse), 0.5 * MIN_INVERSE_SPAN)
     axis.set_xlim(inverse.min() - margin, inverse.max() + margin)
-    levels = [found.get(key) for found in here.values() for key in ("diffusivity_cm2_per_s", "upper_bound_cm2_per_s")]
+    levels = [
+        found.get(key)
+        for found in here.values()
+        for key in ("diffusivity_cm2_per_s", "upper_bound_cm2_per_s")
+    ]
     known = [level for level in levels if is_number(level) and level > 0]
     if known:
         axis.set_ylim(min(known) / 10**DECADES_BEYOND, max(known) * 10**DECADES_BEYOND)
     else:
-        axis.text(0.5, 0.5, "no diffusivity or bound to draw", transform=axis.transAxes, ha="center", color=FAINT)
+        axis.text(
+            0.5, 0.5, "no diffusivity or bound to draw", transform=axis.transAxes, ha="center", color=FAINT
+        )
     axis.set_xlabel("1000 / T (1/K)")
     axis.set_ylabel("D (cm²/s)")
     top = axis.secondary_xaxis("top", functions=(_thousand_over, _thousand_over))
@@ -175,7 +184,7 @@ def _draw_one_msd(axis: "Axes", curve: pd.DataFrame, found: Mapping[str, Any], c
     if window:
         axis.axvspan(window[0], window[1], color=FAINT, alpha=0.14, linewidth=0)
         _draw_slope_one(axis, mean, window)
-    told = [str(found.get("verdict", ""))]
+    told = [str(found.get("verdict", "")).replace("-", " ")]
     if is_number(found.get("msd_exponent")):
         told.append(f"lag$^{{\\,{found['msd_exponent']:.2f}}}$ in the window")
     axis.text(0.04, 0.96, "\n".join(told), transform=axis.transAxes, va="top", fontsize=8, color=INK)
@@ -198,7 +207,11 @@ def draw_pair_distributions(
     temperatures_K = sorted({point.temperature_K for point in here})
     if len(temperatures_K) > RDF_ROWS:
         temperatures_K = [temperatures_K[0], temperatures_K[len(temperatures_K) // 2], temperatures_K[-1]]
-    found = {tuple(sorted(pair)) for table in here.values() for pair in zip(table["centre"], table["neighbour"], strict=True)}
+    found = {
+        tuple(sorted(pair))
+        for table in here.values()
+        for pair in zip(table["centre"], table["neighbour"], strict=True)
+    }
     pairs = sorted(found)
     rows, columns = max(1, len(temperatures_K)), max(1, len(pairs))
     with drawing():
@@ -206,17 +219,29 @@ def draw_pair_distributions(
         for row, temperature_K in zip(axes, temperatures_K, strict=False):
             for axis, pair in zip(row, pairs, strict=True):
                 axis.axhline(1.0, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
-                for point, table in sorted(here.items(), key=lambda item: potentials.index(item[0].potential)):
+                for point, table in sorted(
+                    here.items(), key=lambda item: potentials.index(item[0].potential)
+                ):
                     part = table[(table["centre"] == pair[0]) & (table["neighbour"] == pair[1])]
                     if point.temperature_K == temperature_K and len(part):
                         colour = colour_of(point.potential, potentials)
                         axis.plot(part["r_A"], part["g"], color=colour, linewidth=1.5, label=point.potential)
-                axis.set_title(f"{pair[0]}–{pair[1]}, {temperature_K:g} K")
+                axis.set_title(f"{pair[0]}{DASH}{pair[1]}, {temperature_K:g} K")
                 axis.set_ylim(bottom=0)
             row[0].set_ylabel("g(r)")
+        nearest_A = min(
+            (table.loc[table["g"] > NO_NEIGHBOUR, "r_A"].min() for table in here.values()), default=0.0
+        )
         for axis in axes[-1]:
             axis.set_xlabel("r (Å)")
-        known = {label: handle for row in axes for axis in row for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+            if np.isfinite(nearest_A):
+                axis.set_xlim(left=max(0.0, nearest_A - 0.3))
+        known = {
+            label: handle
+            for row in axes
+            for axis in row
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
         figure.legend(known.values(), known.keys(), loc="outside upper left", ncols=max(1, len(known)))
         return to_svg(figure, f"Pair distributions of composition {composition}"), temperatures_K
 
@@ -242,7 +267,11 @@ def draw_throughput(runs: Sequence[Run], potentials: Sequence[str]) -> str:
             axis.barh(row, middle, height=0.55, color=colour_of(potential, potentials))
             axis.plot([min(values), max(values)], [row, row], color=INK, linewidth=1.2)
             axis.annotate(
-                f"{middle:.3g} ns/day", (max(*values, middle), row), xytext=(7, 0), textcoords="offset points", va="center"
+                f"{middle:.3g} ns/day",
+                (max(*values, middle), row),
+                xytext=(7, 0),
+                textcoords="offset points",
+                va="center",
             )
         axis.set_yticks(range(len(rates)), list(rates))
         axis.set_ylim(len(rates) - 0.5, -0.5)

@@ -6,54 +6,59 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hopline.report.style import COLOURS, FAINT, INK, colour_of, drawing, new_figure, to_svg
+from hopline.report.numbers import percent
+from hopline.report.style import (
+    COLOURS,
+    FAINT,
+    INK,
+    WIDTH_IN,
+    colour_of,
+    drawing,
+    new_figure,
+    plain_log_ticks,
+    to_svg,
+)
 from hopline.units import MEV_PER_EV
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_COLUMNS = 4
-PANEL_IN = 2.6
+KINDS = {"energy": "energy (meV/atom)", "force": "force (eV/Å)", "stress": "stress (GPa)"}
 DENSE = 2000
 """Scatters with more points are drawn as an image inside the SVG."""
 NOVELTY_CUT = 2.0
+COMPOSITION_COLOURS = (*COLOURS[5:3:-1], *COLOURS[3:1:-1], *COLOURS[7:5:-1])
+"""Compositions take the colours from the other end, which few reports need for a potential."""
 
 
-def draw_parity(predictions: Mapping[str, pd.DataFrame], potentials: Sequence[str]) -> list[str]:
-    """Draw predicted against reference energies, forces and stresses, potentials side by side, as SVGs of up to four.
+def draw_parity(predictions: Mapping[str, pd.DataFrame], potentials: Sequence[str]) -> str:
+    """Draw predicted against reference energies, forces and stresses, one row for each potential, as SVG.
 
     Energies are shown relative to each composition's mean reference, in meV/atom, since compositions lie far apart.
-    All potentials share the axes of a row.
+    All potentials share the axes of a column.
     """
     shown = [potential for potential in potentials if potential in predictions]
     tables = {potential: _relative_energies(predictions[potential]) for potential in shown}
     kinds = [
         (kind, label)
-        for kind, label in (("energy", "energy (meV/atom)"), ("force", "force (eV/Å)"), ("stress", "stress (GPa)"))
+        for kind, label in KINDS.items()
         if any((table["kind"] == kind).any() for table in tables.values())
     ]
-    groups = [shown[first : first + MAX_COLUMNS] for first in range(0, len(shown), MAX_COLUMNS)]
-    return [_draw_parity_group(tables, group, kinds, potentials) for group in groups]
-
-
-def _draw_parity_group(
-    tables: Mapping[str, pd.DataFrame], group: Sequence[str], kinds: Sequence[tuple[str, str]], potentials: Sequence[str]
-) -> str:
+    rows, columns = max(1, len(shown)), max(1, len(kinds))
     with drawing():
-        columns = max(1, len(group))
         figure, axes = new_figure(
-            max(1, len(kinds)), columns, height_in=PANEL_IN * max(1, len(kinds)), width_in=0.3 + PANEL_IN * columns
+            rows, columns, height_in=0.3 + 3.3 * rows, width_in=WIDTH_IN * columns / len(KINDS)
         )
-        for row, (kind, label) in zip(axes, kinds, strict=False):
-            limits = _limits([table[table["kind"] == kind] for table in tables.values()])
-            for axis, potential in zip(row, group, strict=True):
+        for row, potential in zip(axes, shown, strict=False):
+            for axis, (kind, label) in zip(row, kinds, strict=True):
+                limits = _limits([table[table["kind"] == kind] for table in tables.values()])
                 part = tables[potential][tables[potential]["kind"] == kind]
                 _draw_one_parity(axis, part, limits, colour_of(potential, potentials), kind)
-                axis.set_xlabel(f"DFT {label}")
-            row[0].set_ylabel(f"predicted {label}")
-        for axis, potential in zip(axes[0], group, strict=True):
-            axis.set_title(potential)
-        return to_svg(figure, "Parity of " + ", ".join(group))
+                axis.set_ylabel(f"predicted {label}")
+                axis.set_title(f"{potential}: {kind}")
+        for axis, (_, label) in zip(axes[-1], kinds, strict=False):
+            axis.set_xlabel(f"DFT {label}")
+        return to_svg(figure, "Parity with DFT of " + ", ".join(shown))
 
 
 def _relative_energies(table: pd.DataFrame) -> pd.DataFrame:
@@ -115,8 +120,11 @@ def draw_learning_curves(training: Mapping[str, pd.DataFrame], potentials: Seque
                 colour = colour_of(potential, potentials)
                 axis.plot(known["epoch"], known[column], color=colour, label=potential)
                 if column != "train_loss" and len(known):
-                    best = known.loc[known[column].idxmin()]
-                    axis.plot([best["epoch"]], [best[column]], "o", color=colour, markersize=5)
+                    best = int(known[column].to_numpy().argmin())
+                    axis.plot(
+                        known["epoch"].iloc[best], known[column].iloc[best], "o", color=colour, markersize=5
+                    )
+            plain_log_ticks(axis)
             axis.set_title(label)
             axis.set_xlabel("epoch")
         handles, labels = axes[0][0].get_legend_handles_labels()
@@ -128,7 +136,7 @@ def draw_map(table: pd.DataFrame, explained: Sequence[float] | None = None) -> s
     """Draw explored and selected frames in the first two components, by composition and by novelty, as SVG."""
     table = table.astype({"pc1": float, "pc2": float, "novelty": float})
     explored, selected = table[table["set"] == "explored"], table[table["set"] == "selected"]
-    shares = [f" ({value:.0%} of the variance)" for value in (explained or [])[:2]] + ["", ""]
+    shares = [f" ({percent(value)} of the variance)" for value in (explained or [])[:2]] + ["", ""]
     names = list(dict.fromkeys(explored["composition"].fillna("").astype(str)))
     with drawing():
         figure, axes = new_figure(1, 2, height_in=4.3, sharex=True, sharey=True)
@@ -150,12 +158,14 @@ def draw_map(table: pd.DataFrame, explained: Sequence[float] | None = None) -> s
         right.set_title("novelty: above 1 the selection does not reach")
         bar = figure.colorbar(shown, ax=right, extend="max", pad=0.02, aspect=30)
         bar.set_label("distance to the selection / its reach")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         for axis in axes[0]:
             axis.set_xlabel(f"PC1{shares[0]}")
         left.set_ylabel(f"PC2{shares[1]}")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=min(8, len(names) + 1), markerscale=1.6)
+        figure.legend(
+            *left.get_legend_handles_labels(),
+            loc="outside upper left",
+            ncols=min(8, len(names) + 1),
+            markerscale=1.6,
+        )
         return to_svg(figure, "Map of explored and selected frames")
-
-
-COMPOSITION_COLOURS = COLOURS[5:6] + COLOURS[4:5] + COLOURS[3:4] + COLOURS[2:3] + COLOURS[7:8] + COLOURS[6:7]

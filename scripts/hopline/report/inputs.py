@@ -76,7 +76,11 @@ class Material:
     def potentials(self) -> list[str]:
         """Names of all potentials, in the order in which they were given."""
         named = [*self.cards, *self.evaluations, *self.predictions, *self.training]
-        named += [point.potential for found in (self.diffusivities, self.curves, self.correlations) for point in found]
+        named += [
+            point.potential
+            for found in (self.diffusivities, self.curves, self.correlations)
+            for point in found
+        ]
         named += [line[0] for line in self.arrhenius]
         named += [run.point.potential for run in self.runs if run.stage != EXPLORATION]
         return list(dict.fromkeys(named))
@@ -186,7 +190,9 @@ def _mobile(diffusivities: Files) -> str | None:
     return " and ".join(species) or None
 
 
-def _records(sidecars: Iterable[Mapping[str, Any]], *, exact: Files, folders: Files) -> list[Mapping[str, Any]]:
+def _records(
+    sidecars: Iterable[Mapping[str, Any]], *, exact: Files, folders: Files
+) -> list[Mapping[str, Any]]:
     """Gather provenance: inside sidecars, beside some files, anywhere in the folders of others."""
     beside = [Path(f"{path}.provenance.json") for path in exact]
     for folder in dict.fromkeys(Path(path).parent for path in folders):
@@ -194,5 +200,7 @@ def _records(sidecars: Iterable[Mapping[str, Any]], *, exact: Files, folders: Fi
     records = [sidecar["provenance"] for sidecar in sidecars if sidecar.get("provenance")]
     records += [read_json(path) for path in dict.fromkeys(beside) if path.is_file()]
     # a run that made several results left the same record beside each
-    once = {(str(one.get("script")), str(one.get("started")), str(one.get("settings"))): one for one in records}
+    once = {
+        (str(one.get("script")), str(one.get("started")), str(one.get("settings"))): one for one in records
+    }
     return sorted(once.values(), key=lambda one: str(one.get("started")))

@@ -5,6 +5,9 @@ from typing import TypeGuard
 
 NONE = "\N{EN DASH}"
 """Stands where there is no number."""
+GAP = "\N{NO-BREAK SPACE}"
+"""Keeps a number, its error and its unit on one line."""
+TIMES = f"{GAP}\N{MULTIPLICATION SIGN}{GAP}"
 SUPERSCRIPTS = str.maketrans("-0123456789", "\N{SUPERSCRIPT MINUS}⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -24,6 +27,21 @@ def plain(value: object, digits: int = 3) -> str:
     return _minus(f"{number:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}"))
 
 
+def count(value: object) -> str:
+    """Write a whole number, thousands apart; a dash where there is none."""
+    return f"{round(value):,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if is_number(value) else NONE
+
+
+def percent(value: object, decimals: int = 0) -> str:
+    """Write a share as 8 %; a dash where there is none."""
+    return f"{100 * value:.{decimals}f}{GAP}%" if is_number(value) else NONE
+
+
+def counted(value: float, noun: str) -> str:
+    """Write 1 frame, 2 frames."""
+    return f"{count(value)} {noun}" if value == 1 else f"{count(value)} {noun}s"
+
+
 def fixed(value: object, decimals: int) -> str:
     """Write a number with a fixed number of decimals; a dash where there is none."""
     return _minus(f"{float(value):.{decimals}f}") if is_number(value) else NONE
@@ -37,7 +55,7 @@ def power(value: object, digits: int = 2) -> str:
     if number == 0:
         return "0"
     mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
-    return f"{_minus(mantissa)} × {_ten(int(exponent))}"
+    return f"{_minus(mantissa)}{TIMES}{_ten(int(exponent))}"
 
 
 def power_with_error(value: object, error: object) -> str:
@@ -48,7 +66,8 @@ def power_with_error(value: object, error: object) -> str:
     exponent = math.floor(math.log10(abs(number)))
     scale = 10.0**exponent
     decimals = _error_decimals(spread / scale)
-    return f"({_minus(f'{number / scale:.{decimals}f}')} ± {spread / scale:.{decimals}f}) × {_ten(exponent)}"
+    pair = f"({_minus(f'{number / scale:.{decimals}f}')}{GAP}±{GAP}{spread / scale:.{decimals}f})"
+    return f"{pair}{TIMES}{_ten(exponent)}"
 
 
 def with_error(value: object, error: object, decimals: int = 2) -> str:
@@ -57,7 +76,7 @@ def with_error(value: object, error: object, decimals: int = 2) -> str:
         return fixed(value, decimals)
     number, spread = float(value), float(error)
     decimals = max(decimals, min(_error_decimals(spread), 4))
-    return f"{_minus(f'{number:.{decimals}f}')} ± {spread:.{decimals}f}"
+    return f"{_minus(f'{number:.{decimals}f}')}{GAP}±{GAP}{spread:.{decimals}f}"
 
 
 def duration(seconds: object) -> str:

@@ -1,6 +1,7 @@
 """The page: what was read, drawn and judged, put into a template."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ import jinja2
 
 from hopline.report import figures, figures_potentials, tables, trust
 from hopline.report.inputs import Material
+from hopline.report.numbers import SUPERSCRIPTS
 from hopline.report.style import colour_of
+
+EXPONENT = re.compile("(?<=10)[" + "".join(map(chr, SUPERSCRIPTS.values())) + "]+")
+ORDINARY = {raised: chr(plain).replace("-", "\N{MINUS SIGN}") for plain, raised in SUPERSCRIPTS.items()}
 
 
 def render(material: Material, template: str | os.PathLike[str]) -> str:
@@ -26,7 +31,9 @@ def render(material: Material, template: str | os.PathLike[str]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template(template.name).render(**context(material))
+    html = environment.get_template(template.name).render(**context(material))
+    # few fonts hold all superscript digits alike: the page raises ordinary ones
+    return EXPONENT.sub(lambda found: f"<sup>{found[0].translate(ORDINARY)}</sup>", html)
 
 
 def context(material: Material) -> dict[str, Any]:
@@ -41,6 +48,7 @@ def context(material: Material) -> dict[str, Any]:
         "cautions": trust.cautions(material, answers),
         "diffusivities": tables.diffusivity_rows(material),
         "potentials": tables.potential_rows(material),
+        "lines": tables.line_rows(material),
         "elements": tables.element_columns(material),
         "sampling": tables.sampling_rows(material),
         "stages": stages,
@@ -65,11 +73,14 @@ def _figures(material: Material) -> Mapping[str, Any]:
             for name in compositions
         },
         "msd": {
-            line: _safe(figures.draw_msd(material.curves, material.diffusivities, names, line)) for line in curved
+            line: _safe(figures.draw_msd(material.curves, material.diffusivities, names, line))
+            for line in curved
         },
         "pairs": {name: _pairs(material, name) for name in correlated},
         "throughput": _safe(figures.draw_throughput(timed, names)) if timed else None,
-        "parity": [_safe(svg) for svg in figures_potentials.draw_parity(material.predictions, names)],
+        "parity": _safe(figures_potentials.draw_parity(material.predictions, names))
+        if material.predictions
+        else None,
         "learning": _safe(figures_potentials.draw_learning_curves(material.training, names))
         if material.training
         else None,
@@ -85,7 +96,9 @@ def _figures(material: Material) -> Mapping[str, Any]:
 
 
 def _pairs(material: Material, composition: str) -> dict[str, Any]:
-    svg, temperatures_K = figures.draw_pair_distributions(material.correlations, material.potentials, composition)
+    svg, temperatures_K = figures.draw_pair_distributions(
+        material.correlations, material.potentials, composition
+    )
     return {"svg": _safe(svg), "temperatures": ", ".join(f"{value:g} K" for value in temperatures_K)}
 
 

@@ -35,7 +35,9 @@ def names_below(path: str | os.PathLike[str], folder: str, count: int) -> tuple[
     parts = Path(path).parts
     rows = [row for row, part in enumerate(parts[:-1]) if part == folder]
     if not rows or len(parts) < rows[-1] + 1 + count:
-        raise InputError(f"{path} does not lie {count} names below a folder {folder}/: keep the layout of results/")
+        raise InputError(
+            f"{path} does not lie {count} names below a folder {folder}/: keep the layout of results/"
+        )
     return parts[rows[-1] + 1 : rows[-1] + 1 + count]
 
 

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH_IN = 10.4
+WIDTH_IN = 10.9
 """Width of a figure that fills the page: its type then appears at the size it has here."""
 INK, FAINT, GRID = "#1b1f24", "#6b7280", "#e5e7eb"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B4B8A", "#8C6D31")
 """Okabe and Ito's colour-blind-safe set without yellow and black, and two more."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
@@ -43,6 +43,7 @@ SETTINGS: dict[str, Any] = {
     "lines.linewidth": 1.8,
     "text.color": INK,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.08,
     "savefig.facecolor": "none",
     "svg.fonttype": "path",
     "svg.hashsalt": "hopline",
@@ -79,6 +80,15 @@ def new_figure(
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **settings)
     return figure, [list(row) for row in axes]
+
+
+def plain_log_ticks(axis: "Axes") -> None:
+    """Write the ticks of a log axis as plain numbers at 1, 2 and 5, for axes of about a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def to_svg(figure: "Figure", label: str) -> str:

@@ -1,22 +1,22 @@
 """Rows of the page's tables, every number already written with its digits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hopline.report.inputs import EXPLORATION, Material, Run
-from hopline.report.numbers import NONE, duration, fixed, is_number, plain, power
+from hopline.report.numbers import NONE, count, counted, duration, fixed, is_number, percent, plain, power
+from hopline.report.places import Point
 from hopline.report.style import colour_of
 from hopline.report.trust import diffusivity_text, force_error
 
 Row = dict[str, Any]
+SET_WORDS = {"train": "for training", "valid": "for validation", "test": "held out for testing"}
 
 
 def diffusivity_rows(material: Material) -> list[Row]:
     """Return one row for each diffusivity, by composition, potential and temperature."""
     order = material.potentials
-    points = sorted(
-        material.diffusivities, key=lambda one: (one.composition, order.index(one.potential), one.temperature_K)
-    )
+    points = _in_order(material, material.diffusivities)
     rows = []
     for point in points:
         found = material.diffusivities[point]
@@ -31,13 +31,16 @@ def diffusivity_rows(material: Material) -> list[Row]:
                 "composition": point.composition,
                 "temperature_K": f"{point.temperature_K:g}",
                 "diffusivity": diffusivity_text(found),
-                "low": power(interval[0]),
-                "high": power(interval[1]),
+                "interval": f"{power(interval[0])} to {power(interval[1])}"
+                if interval[0] is not None
+                else NONE,
                 "verdict": found.get("verdict", "unknown"),
                 "reasons": found.get("reasons", []),
-                "hops": plain(found.get("hops"), 6),
+                "hops": count(found.get("hops")),
                 "exponent": fixed(found.get("msd_exponent"), 2),
-                "window": f"{plain(window[0], 2)}\N{EN DASH}{plain(window[1], 2)}" if window[0] is not None else NONE,
+                "window": f"{plain(window[0], 2)}\N{EN DASH}{plain(window[1], 2)}"
+                if window[0] is not None
+                else NONE,
                 "drift": plain(found.get("energy_drift_meV_per_atom_per_ps"), 2),
                 "replicas": f"{sum(bool(one.get('used')) for one in replicas)} of {len(replicas)}",
                 "length": plain(max(lengths), 3) if lengths else NONE,
@@ -48,13 +51,54 @@ def diffusivity_rows(material: Material) -> list[Row]:
     return rows
 
 
+def _in_order(material: Material, points: Iterable[Point]) -> list[Point]:
+    """Sort points by composition (those with lines first, as given), potential (as given) and temperature."""
+    compositions = list(
+        dict.fromkeys([line[1] for line in material.lines] + sorted(one.composition for one in points))
+    )
+    return sorted(
+        points,
+        key=lambda one: (
+            compositions.index(one.composition),
+            material.potentials.index(one.potential),
+            one.temperature_K,
+        ),
+    )
+
+
+def line_rows(material: Material) -> list[Row]:
+    """Return one row for each fitted line: the points it used, and those left out with the reason."""
+    return [
+        {
+            "potential": line[0],
+            "colour": colour_of(line[0], material.potentials),
+            "composition": line[1],
+            "used": [
+                f"{point['temperature_K']:g} K ({point['verdict']})" for point in found.get("points_used", [])
+            ],
+            "left_out": [
+                (
+                    f"{point['temperature_K']:g} K"
+                    if point.get("temperature_K")
+                    else point.get("source", ""),
+                    point["why"],
+                )
+                for point in found.get("points_left_out", [])
+            ],
+            "p_value": plain(found.get("goodness_of_fit"), 2),
+            "method": found.get("method", ""),
+        }
+        for line, found in material.arrhenius.items()
+    ]
+
+
 def _replica_row(replica: Mapping[str, Any]) -> Row:
     return {
         "trajectory": replica.get("trajectory", ""),
         "status": replica.get("status") or NONE,
         "used": "yes" if replica.get("used") else "no",
         "diffusivity": power(replica.get("diffusivity_cm2_per_s")),
-        "hops": plain(replica.get("hops"), 6),
+        "hops": count(replica.get("hops")),
         "temperature": fixed(replica.get("mean_temperature_K"), 0),
         "drift": plain(replica.get("energy_drift_meV_per_atom_per_ps"), 2),
         "length": plain(replica.get("length_ps"), 3),
@@ -72,7 +116,10 @@ def _potential_row(material: Material, name: str) -> Row:
     ratio, alike = None, True
     if parent and is_number(found.get("force_rmse_meV_per_A")) and parent in material.evaluations:
         before = material.evaluations[parent]
-        alike = (before.get("n_frames"), before.get("test_sources")) == (found.get("n_frames"), found.get("test_sources"))
+        alike = (before.get("n_frames"), before.get("test_sources")) == (
+            found.get("n_frames"),
+            found.get("test_sources"),
+        )
         ratio = found["force_rmse_meV_per_A"] / (force_error(material, parent) or float("nan"))
     recipe = card.get("recipe", {})
     return {
@@ -88,14 +135,16 @@ def _potential_row(material: Material, name: str) -> Row:
         "force": plain(found.get("force_rmse_meV_per_A")),
         "force_mae": plain(found.get("force_mae_meV_per_A")),
         "force_mobile": plain(found.get("force_rmse_mobile_meV_per_A")),
-        "by_element": {key: plain(value) for key, value in found.get("force_rmse_by_element_meV_per_A", {}).items()},
+        "by_element": {
+            key: plain(value) for key, value in found.get("force_rmse_by_element_meV_per_A", {}).items()
+        },
         "slope": fixed(found.get("force_slope"), 3),
         "r2": fixed(found.get("force_r2"), 4),
         "stress": plain(found.get("stress_rmse_GPa")),
         "ratio": plain(ratio, 2) + ("" if alike or ratio is None else "*"),
         "alike": alike,
         "parent": parent,
-        "n_frames": plain(found.get("n_frames"), 6),
+        "n_frames": count(found.get("n_frames")),
         "sources": found.get("test_sources", []),
         "throughput": _throughput(material.runs, name),
     }
@@ -142,38 +191,43 @@ def sampling_rows(material: Material) -> list[Row]:
             {
                 "name": name,
                 "score": fixed(coverage.get("coverage_score"), 3),
-                "novel": _percent(coverage.get("novel_fraction")),
-                "explained": _percent(coverage.get("explained_variance")),
-                "components": plain(coverage.get("components"), 6),
-                "explored": plain(coverage.get("explored_frames"), 9),
-                "candidates": plain(coverage.get("candidate_frames"), 9),
-                "selected": plain(coverage.get("selected_frames"), 9),
-                "counts": {key: plain(value, 9) for key, value in counts.items()},
+                "novel": percent(coverage.get("novel_fraction"), 1),
+                "explained": percent(coverage.get("explained_variance")),
+                "components": count(coverage.get("components")),
+                "explored": count(coverage.get("explored_frames")),
+                "candidates": count(coverage.get("candidate_frames")),
+                "selected": count(coverage.get("selected_frames")),
+                "sets": [
+                    _set_text(key, value, dataset.get("sources") or {}) for key, value in counts.items()
+                ],
                 "level": dataset.get("level_of_theory"),
                 "energy_kind": dataset.get("energy_kind"),
-                "atom_energies": {key: fixed(value, 3) for key, value in (dataset.get("atom_energies_eV") or {}).items()},
+                "atom_energies": {
+                    key: fixed(value, 3) for key, value in (dataset.get("atom_energies_eV") or {}).items()
+                },
                 "atom_energies_kind": dataset.get("atom_energies_kind"),
-                "sources": {key: len(value) for key, value in (dataset.get("sources") or {}).items()},
                 "rejected": None if rejected is None else len(rejected),
                 "reasons": reasons,
-                "known": {"coverage": bool(coverage), "dataset": bool(dataset), "rejected": rejected is not None},
+                "known": {
+                    "coverage": bool(coverage),
+                    "dataset": bool(dataset),
+                    "rejected": rejected is not None,
+                },
             }
         )
     return rows
 
 
-def _percent(value: object) -> str:
-    return f"{100 * value:.1f} %" if is_number(value) else NONE
+def _set_text(name: str, size: int, sources: Mapping[str, Sequence[str]]) -> str:
+    told = f"{count(size)} {SET_WORDS.get(name, name)}"
+    return f"{told} (from {counted(len(sources[name]), 'source')})" if name in sources else told
 
 
 def dynamics_table(material: Material) -> tuple[list[str], list[Row]]:
     """Return the stages and one row for each point with the status of every stage."""
     runs = [run for run in material.runs if run.stage != EXPLORATION]
     stages = sorted({run.stage for run in runs}, key=_stage_order)
-    points = sorted(
-        {run.point for run in runs},
-        key=lambda one: (one.composition, material.potentials.index(one.potential), one.temperature_K),
-    )
+    points = _in_order(material, {run.point for run in runs})
     rows = [
         {
             "point": point,
@@ -187,7 +241,9 @@ def dynamics_table(material: Material) -> tuple[list[str], list[Row]]:
 
 def _stage_order(stage: str) -> tuple[int, int]:
     name, _, number = stage.partition("-")
-    return ("npt", "nvt", "nve").index(name) if name in {"npt", "nvt", "nve"} else 9, int(number or 0) if number.isdigit() or not number else 0
+    return ("npt", "nvt", "nve").index(name) if name in {"npt", "nvt", "nve"} else 9, int(
+        number or 0
+    ) if number.isdigit() or not number else 0
 
 
 def _stage_cell(runs: Sequence[Run], point: object, stage: str) -> Row | None:
@@ -222,7 +278,7 @@ def timing_rows(material: Material) -> list[Row]:
             "total": duration(sum(walls)),
             "longest": duration(max(walls)),
             "share": sum(walls) / whole,
-            "share_text": f"{sum(walls) / whole:.0%}",
+            "share_text": percent(sum(walls) / whole),
             "devices": sorted(devices[name]),
         }
         for name, walls in sorted(total.items(), key=lambda item: -sum(item[1]))
@@ -241,7 +297,9 @@ def provenance_of(material: Material) -> Row:
     started = sorted(str(record["started"]) for record in material.records if record.get("started"))
     return {
         "versions": {package: ", ".join(sorted(found)) for package, found in sorted(versions.items())},
-        "commits": sorted({str(record.get("commit") or "outside a git checkout") for record in material.records}),
+        "commits": sorted(
+            {str(record.get("commit") or "outside a git checkout") for record in material.records}
+        ),
         "devices": sorted({str(record.get("device", "unknown")) for record in material.records}),
         "hashes": sorted(hashes),
         "runs": [

@@ -6,7 +6,16 @@ from typing import Any
 
 from hopline.diffusion.verdict import INVALID, NO_DIFFUSION_SEEN, RELIABLE, WEAK
 from hopline.report.inputs import EXPLORATION, Material
-from hopline.report.numbers import fixed, is_number, plain, power, power_with_error, with_error
+from hopline.report.numbers import (
+    counted,
+    fixed,
+    is_number,
+    percent,
+    plain,
+    power,
+    power_with_error,
+    with_error,
+)
 from hopline.report.places import Point
 
 NO_LINE = "no-line"
@@ -79,7 +88,9 @@ def answer_lines(material: Material) -> list[LineAnswer]:
     """
     answers = [_answer(material, line) for line in material.lines]
     compositions = list(dict.fromkeys(line[1] for line in material.lines))
-    return sorted(answers, key=lambda one: (compositions.index(one.composition), force_error(material, one.potential)))
+    return sorted(
+        answers, key=lambda one: (compositions.index(one.composition), force_error(material, one.potential))
+    )
 
 
 def force_error(material: Material, potential: str) -> float:
@@ -104,7 +115,9 @@ def _answer(material: Material, line: tuple[str, str]) -> LineAnswer:
         if verdict == NO_LINE
         else with_error(fitted["activation_energy_eV"], fitted.get("activation_energy_standard_error_eV")),
         activation_energy_interval=_interval(fitted.get("activation_energy_interval_95_eV")),
-        prefactor=power(fitted["prefactor_cm2_per_s"]) if is_number(fitted.get("prefactor_cm2_per_s")) else None,
+        prefactor=power(fitted["prefactor_cm2_per_s"])
+        if is_number(fitted.get("prefactor_cm2_per_s"))
+        else None,
         prefactor_interval=_power_interval(fitted.get("prefactor_interval_95_cm2_per_s")),
         best=best,
         best_verdict=found.get("verdict"),
@@ -116,7 +129,9 @@ def _best_point(points: Mapping[Point, Mapping[str, Any]]) -> Point | None:
     """Return the best judged point, of those the hottest."""
     known = [point for point, found in points.items() if found.get("verdict") in VERDICT_ORDER]
     return min(
-        known, key=lambda point: (VERDICT_ORDER.index(points[point]["verdict"]), -point.temperature_K), default=None
+        known,
+        key=lambda point: (VERDICT_ORDER.index(points[point]["verdict"]), -point.temperature_K),
+        default=None,
     )
 
 
@@ -169,7 +184,7 @@ def cautions(material: Material, answers: Sequence[LineAnswer]) -> list[Caution]
         _short_replicas(material),
         _unlike_lines(material),
         *[_softness(name, evaluation) for name, evaluation in material.evaluations.items()],
-        *[_few_frames(name, evaluation) for name, evaluation in _one_per_size(material.evaluations).items()],
+        *[_few_frames(evaluation) for evaluation in _one_per_set(material.evaluations)],
         *[_novelty(name, coverage) for name, coverage in material.coverage.items()],
         _exploded(material),
         _unevaluated(material, answers),
@@ -179,15 +194,21 @@ def cautions(material: Material, answers: Sequence[LineAnswer]) -> list[Caution]
 
 def _small_cells(material: Material) -> Caution | None:
     shown = {point.composition for point in material.diffusivities}
-    small = {name: cell for name, cell in material.cells.items() if cell.n_atoms < SMALL_CELL_ATOMS and name in shown}
+    small = {
+        name: cell
+        for name, cell in material.cells.items()
+        if cell.n_atoms < SMALL_CELL_ATOMS and name in shown
+    }
     if not small:
         return None
-    told = ", ".join(f"{name} has {cell.n_atoms} atoms, {fixed(cell.width_A, 1)} Å across" for name, cell in small.items())
+    told = ", ".join(
+        f"{name} has {cell.n_atoms} atoms, {fixed(cell.width_A, 1)} Å across" for name, cell in small.items()
+    )
     return Caution(
         "Small cell: a demonstration, not a production result",
-        f"{told}. Below about {SMALL_CELL_ATOMS} atoms a moving ion meets its own periodic images, the lattice cannot relax "
-        "around it, and one added ion is already a high concentration. Repeat with a larger supercell before comparing "
-        "with an experiment.",
+        f"{told}. Below about {SMALL_CELL_ATOMS} atoms a moving ion meets its own periodic images, the lattice cannot "
+        "relax around it, and one added ion is already a high concentration. Repeat with a larger supercell before "
+        "comparing with an experiment.",
     )
 
 
@@ -202,9 +223,10 @@ def _short_replicas(material: Material) -> Caution | None:
     if not short:
         return None
     span = plain(min(short)) if min(short) == max(short) else f"{plain(min(short))} to {plain(max(short))}"
+    which = f"All {len(lengths)}" if len(short) == len(lengths) else f"{len(short)} of {len(lengths)}"
     return Caution(
         "Short replicas: a demonstration, not a production result",
-        f"{len(short)} of {len(lengths)} replicas are {span} ps long. In less than {SHORT_REPLICA_PS:g} ps only fast ions "
+        f"{which} replicas are {span} ps long. In less than {SHORT_REPLICA_PS:g} ps only fast ions "
         "hop often enough to count, rare paths are not visited, and the error bars rest on few events.",
     )
 
@@ -236,26 +258,29 @@ def _softness(name: str, evaluation: Mapping[str, Any]) -> Caution | None:
     if not is_number(slope) or SOFT_SLOPE <= slope <= STIFF_SLOPE:
         return None
     if slope < SOFT_SLOPE:
-        text = f"Its forces are {fixed(slope, 2)} of the DFT forces on average: barriers come out low and diffusion fast."
+        text = (
+            f"Its forces are {fixed(slope, 2)} of DFT's on average: barriers come out low and diffusion fast."
+        )
         return Caution(f"{name} is too soft", text)
-    text = f"Its forces are {fixed(slope, 2)} of the DFT forces on average: barriers come out high and diffusion slow."
+    text = f"Its forces are {fixed(slope, 2)} of DFT's on average: barriers come out high and diffusion slow."
     return Caution(f"{name} is too stiff", text)
 
 
-def _one_per_size(evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Keep one potential for each test set: a small set is one caution, not one for every potential."""
-    sets = {str((one.get("n_frames"), one.get("test_sources"))): name for name, one in evaluations.items()}
-    return {name: evaluations[name] for name in sets.values()}
+def _one_per_set(evaluations: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Keep one evaluation for each test set: a small set is one caution, not one for every potential."""
+    return list(
+        {str((one.get("n_frames"), one.get("test_sources"))): one for one in evaluations.values()}.values()
+    )
 
 
-def _few_frames(_name: str, evaluation: Mapping[str, Any]) -> Caution | None:
-    count = evaluation.get("n_frames")
-    if not is_number(count) or count >= FEW_TEST_FRAMES:
+def _few_frames(evaluation: Mapping[str, Any]) -> Caution | None:
+    size = evaluation.get("n_frames")
+    if not is_number(size) or size >= FEW_TEST_FRAMES:
         return None
-    sources = len(evaluation.get("test_sources", []))
     return Caution(
         "Small test set",
-        f"The errors of the potentials come from {count} held-out frames of {sources} trajectories: enough to see a broken "
+        f"The errors of the potentials come from {counted(size, 'held-out frame')} of "
+        f"{counted(len(evaluation.get('test_sources', [])), 'source')}: enough to see a broken "
         "potential, too few for the third digit.",
     )
 
@@ -266,13 +291,15 @@ def _novelty(name: str, coverage: Mapping[str, Any]) -> Caution | None:
         return None
     return Caution(
         f"Dataset {name} does not reach all that was explored",
-        f"{share:.0%} of the explored frames lie farther from the labelled selection than its frames lie from each other; "
+        f"{percent(share)} of the explored frames lie farther from the selection than its frames lie from each other; "
         "there the potential extrapolates.",
     )
 
 
 def _exploded(material: Material) -> Caution | None:
-    bad = [run for run in material.runs if run.stage != EXPLORATION and run.sidecar.get("status") != "finished"]
+    bad = [
+        run for run in material.runs if run.stage != EXPLORATION and run.sidecar.get("status") != "finished"
+    ]
     if not bad:
         return None
     told = "; ".join(

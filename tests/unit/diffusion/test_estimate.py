@@ -163,6 +163,14 @@ def test_thresholds_are_the_users():
     assert result.verdict == "weak"
 
 
+def test_without_energies_the_unchecked_drift_is_told():
+    sources = replicas_of(walks(27, 1, make=caged_walk, rate_per_ps=0.3), observables={})
+    result, _ = estimate_diffusivity(sources, species="Li")
+    assert result.verdict == "reliable"
+    assert result.energy_drift_meV_per_atom_per_ps is None
+    assert "no total energy" in result.reasons[0]
+
+
 def test_replicas_of_different_truth_disagree():
     fast = [gaussian_walk(diffusivity_A2_per_ps=2.0, frames=FRAMES, walkers=27, seed=8)]
     result, _ = estimate_diffusivity(replicas_of([*walks(27, 9)[:2], *fast]), species="Li")
