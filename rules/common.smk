@@ -1,4 +1,4 @@
-"""What every stage uses: the checked config, wildcard constraints, flags, names of files. No rules."""
+"""What every stage uses: the checked config, wildcard constraints, flags. No rules."""
 
 import copy
 import difflib
@@ -105,11 +105,11 @@ def datasets_of(system):
 
 
 def as_flags(section, *names):
-    """Spell a config section (or the named keys of it) as command-line flags."""
+    """Spell a config section (or the named keys of it) as command-line flags, whatever the order it is written in."""
     flags = []
-    for name in names or section:
+    for name in names or sorted(section):
         values = section[name] if isinstance(section[name], list) else [section[name]]
-        flags += ["--" + name.replace("_", "-"), *map(str, values)]
+        flags += [f"--{name.replace('_', '-')}", *map(str, values)]
     return shlex.join(flags)
 
 
@@ -120,13 +120,6 @@ def seed(*words):
 
 def script(name):
     return f"scripts/{name}.py"
-
-
-def targets():
-    reports = [f"results/{system}/report.html" for system in config["systems"]]
-    # pw.x inputs of the frames worth labelling next
-    inputs = [f"results/{entry['system']}/labels/{name}/inputs" for name, entry in config["datasets"].items()]
-    return [*reports, *inputs, "results/summary.csv"]
 
 
 check_schema()

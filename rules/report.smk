@@ -4,6 +4,8 @@ Needs what the stages before left: structures, potentials, sampling, datasets, l
 diffusion; makes report.html for each system and results/summary.csv.
 """
 
+from types import SimpleNamespace
+
 
 def conditions(system):
     """Return every (potential, composition, temperature_K) whose diffusivity a system asks for."""
@@ -79,6 +81,30 @@ def structures(wildcards):
 def host_name(wildcards):
     host = config["systems"][wildcards.system]["host"]
     return "".join(host["species"]) if "species" in host else Path(host["file"]).stem
+
+
+def targets():
+    """Return all that the config asks for: reports, summary, and pw.x inputs of the frames worth labelling next.
+
+    The results that a report reads are asked for too: Snakemake brings a deleted file back only where it is a target.
+    """
+    asked = [
+        structures,
+        sidecars,
+        of_potentials("card.json"),
+        of_evaluated("evaluation.json"),
+        of_datasets("labels/{dataset}/inputs"),
+        of_datasets("sampling/{dataset}/selection.csv"),
+        of_datasets("sampling/{dataset}/coverage.json"),
+        of_datasets("datasets/{dataset}/dataset.json"),
+        of_points(".json"),
+        of_points(".rdf.csv"),
+    ]
+    found = ["results/summary.csv"]
+    for system in config["systems"]:
+        files = [path for of_system in asked for path in of_system(SimpleNamespace(system=system))]
+        found += [*files, *fitted(system), f"results/{system}/report.html"]
+    return found
 
 
 rule report_system:

@@ -37,14 +37,14 @@ def main() -> None:
     args = parse()
     inputs = [path for path in (args.candidates, args.held_out, args.selection, args.atom_references) if path]
     run = provenance.start(vars(args), inputs)
-    import pandas as pd
-
     from hopline.finetuning import references
 
     chosen, test = frames.read_labelled(args.candidates), frames.read_labelled(args.held_out)
     if args.selection:
-        wanted = set(pd.read_csv(args.selection)["frame_id"])
-        chosen = [atoms for atoms in chosen if atoms.info["frame_id"] in wanted]
+        wanted = set(files.read_table(args.selection, ["frame_id"])["frame_id"])
+        chosen = [atoms for atoms in chosen if frames.frame_id(atoms) in wanted]
+        if not chosen:
+            raise console.InputError(f"{args.selection} names no frame of {args.candidates}")
     kept, validating = frames.hold_out_trajectories(chosen, fraction=args.valid_fraction, seed=args.seed)
     sets = {
         "train": [chosen[row] for row in kept],
@@ -54,9 +54,8 @@ def main() -> None:
     frames.refuse_leakage(sets)
     level = frames.level_of_theory(chosen + test)
     if args.atom_references:
-        atom_energies = references.choose_isolated(
-            files.read_json(args.atom_references)["energies_eV"], chosen
-        )
+        isolated = files.read_json(args.atom_references).get("energies_eV", {})
+        atom_energies = references.choose_isolated(isolated, chosen)
     else:
         energies = [frames.labels_of(atoms).energy_eV for atoms in sets["train"]]
         atom_energies = references.fit_atom_energies(sets["train"], energies)

@@ -36,9 +36,15 @@ def main() -> None:
 
     from hopline.sampling import coverage
 
-    explored, candidates = np.load(args.explored), np.load(args.candidates)
-    picks = pd.read_csv(args.selection)["row"].to_numpy()
+    explored, candidates = files.read_array(args.explored), files.read_array(args.candidates)
+    picks = files.read_table(args.selection, ["row"])["row"].to_numpy()
     pool = frames.read_frames(args.explored_frames)
+    if len(pool) != len(explored):
+        raise console.InputError(
+            f"{args.explored_frames} has {len(pool)} frames, {args.explored} {len(explored)} rows"
+        )
+    if not set(picks) <= set(range(len(candidates))):
+        raise console.InputError(f"{args.selection} picks rows that {args.candidates} does not have")
     found = coverage.cover(explored, candidates[picks], bins=args.bins)
     rows = coverage.worth_labelling(found, args.next_frames)
     files.write_json(
@@ -57,11 +63,13 @@ def main() -> None:
         },
     )
     sets = {"explored": found.explored_points, "selected": found.covering_points}
-    table = pd.concat([pd.DataFrame(points[:, :2]).assign(set=name) for name, points in sets.items()])
-    table = table.rename(columns={0: "pc1", 1: "pc2"})
-    table["composition"] = [atoms.info["composition"] for atoms in pool] + [""] * len(picks)
+    # where one component is kept, the second is zero
+    padded = {name: np.pad(points, [(0, 0), (0, 1)])[:, :2] for name, points in sets.items()}
+    parts = [pd.DataFrame(points, columns=["pc1", "pc2"]).assign(set=name) for name, points in padded.items()]
+    table = pd.concat(parts, ignore_index=True)
+    table["composition"] = [atoms.info.get("composition", "") for atoms in pool] + [""] * len(picks)
     table["novelty"] = [*found.novelty, *np.zeros(len(picks))]
-    following = pd.DataFrame({"row": rows, "frame_id": [pool[row].info["frame_id"] for row in rows]})
+    following = pd.DataFrame({"row": rows, "frame_id": [frames.frame_id(pool[row]) for row in rows]})
     following = following.assign(cluster=-1, distance_to_centroid=found.novelty[rows])
     for path, frame in ((args.map, table), (args.next_selection, following)):
         with files.whole(path) as temporary:

@@ -1,6 +1,7 @@
 """Encode a pool of frames (trajectories or labelled sets) as one feature vector a frame."""
 
 import argparse
+import re
 from pathlib import Path
 
 from hopline import console, files, frames, provenance
@@ -32,6 +33,8 @@ def read_pool(paths: list[Path], system: str) -> list:
 
             trajectory = read_trajectory(path)
             composition, temperature = path.parent.name, path.stem
+            if not re.fullmatch(r"[0-9.]+K", temperature):
+                raise console.InputError(f"{path} must be named COMPOSITION/TEMPERATURE.h5, e.g. Li1/300K.h5")
             found = [trajectory.atoms(row) for row in range(trajectory.n_frames)]
             for atoms in found:
                 atoms.arrays.pop("momenta", None)

@@ -25,6 +25,10 @@ def main() -> None:
         raise console.InputError(
             f"family {args.family} ships no weights here; give a strategy and a dataset to train it"
         )
+    if args.model.parent.resolve() != args.card.parent.resolve():
+        raise console.InputError(
+            f"--model and --card must be in one folder, got {args.model} and {args.card}"
+        )
     from hopline.potentials import chgnet
     from hopline.potentials.card import Card, write_card
 

@@ -45,6 +45,12 @@ def main() -> None:
     from hopline.potentials.card import Card, read_card, write_card
 
     dataset = files.read_json(args.dataset)
+    if "atom_energies_eV" not in dataset:
+        raise console.InputError(f"{args.dataset} has no atom_energies_eV: make it with assemble_dataset.py")
+    if args.model.parent.resolve() != args.card.parent.resolve():
+        raise console.InputError(
+            f"--model and --card must be in one folder, got {args.model} and {args.card}"
+        )
     args.model.parent.mkdir(parents=True, exist_ok=True)
     if args.family == "chgnet":
         from hopline.finetuning import chgnet as family

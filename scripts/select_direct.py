@@ -37,15 +37,11 @@ def main() -> None:
     """Select and write the picks, sorted by row."""
     args = parse()
     run = provenance.start(vars(args), [args.features])
-    import numpy as np
     import pandas as pd
 
     from hopline.sampling.direct import select
 
-    try:
-        features = np.load(args.features, allow_pickle=False).astype(float)
-    except (ValueError, EOFError) as error:
-        raise console.InputError(f"{args.features} is not a whole NumPy array of numbers: {error}") from error
+    features = files.read_array(args.features)
     pool = frames.read_frames(args.frames) if args.frames else None
     if pool is not None and len(pool) != len(features):
         raise console.InputError(
@@ -54,7 +50,7 @@ def main() -> None:
     selection = select(
         features, clusters=args.clusters, per_cluster=args.per_cluster, threshold=args.threshold
     )
-    ids = [pool[row].info["frame_id"] if pool else "" for row in selection.rows]
+    ids = [frames.frame_id(pool[row]) if pool else "" for row in selection.rows]
     table = pd.DataFrame({"row": selection.rows, "frame_id": ids, "cluster": selection.clusters})
     table["distance_to_centroid"] = selection.distances
     with files.whole(args.selection) as temporary:

@@ -4,14 +4,18 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hopline.console import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -60,6 +64,32 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__} where an object is expected")
     return content
+
+
+def read_array(path: str | os.PathLike[str]) -> NDArray[np.float64]:
+    """Read a NumPy array of numbers (.npy); a missing, truncated or other file is refused by name."""
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (ValueError, EOFError, TypeError) as error:
+        raise InputError(f"{path} is not a whole NumPy array of numbers: {error}") from error
+
+
+def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> "pd.DataFrame":
+    """Read a CSV; a missing or broken file, or one that lacks one of ``columns``, is refused by name."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except ValueError as error:  # pandas' own parser errors are ValueErrors
+        raise InputError(f"{path} is not a whole CSV table: {error}") from error
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise InputError(f"{path} has no column {', '.join(missing)}")
+    return table
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

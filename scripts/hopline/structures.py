@@ -106,7 +106,9 @@ def add_interstitials(crystal: Atoms, species: str, count: int) -> Atoms:
         If the crystal has fewer voids than atoms to place, or ``species`` is no element.
     """
     if species not in atomic_numbers or count < 0:
-        raise InputError(f"{count} atoms of {species!r} cannot be placed: give an element and 0 or more atoms")
+        raise InputError(
+            f"{count} atoms of {species!r} cannot be placed: give an element and 0 or more atoms"
+        )
     filled = crystal.copy()
     if count == 0:
         return filled

@@ -15,7 +15,7 @@ from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 
-from hopline.console import progress, say
+from hopline.console import InputError, progress, say
 from hopline.dynamics.checks import Limits, Watch, energy_drift, throughput_ns_per_day
 from hopline.dynamics.protocol import Stage, degrees_of_freedom
 from hopline.files import read_json, write_json
@@ -62,6 +62,7 @@ def simulate(
     The start is frame 0 and always written. Every later frame is checked before it is written; the run ends at the
     first that fails, and that frame is returned, not written. ``velocities`` asks for velocities in the trajectory.
     ``unfit`` says why the start is no good (the run before this one exploded): then nothing but frame 0 is run.
+    A potential that refuses a frame after the start ends the run as a failed check does.
     """
     driver = _integrator(atoms, stage)
     freedom = degrees_of_freedom(atoms, stage.ensemble)
@@ -73,32 +74,37 @@ def simulate(
     clock_s = time.monotonic()
     interval_ps = stage.steps_per_frame * stage.timestep_fs / FS_PER_PS
     with TrajectoryWriter(trajectory, atoms, frame_interval_ps=interval_ps, velocities=velocities) as writer:
-        for step in progress(
-            _steps(atoms, driver, stage), total=n_frames + 1, label=stage.ensemble, unit="frames"
-        ):
-            kinetic_eV = atoms.get_kinetic_energy()
-            temperature_K = 2.0 * kinetic_eV / (freedom * BOLTZMANN_EV_PER_K)
-            reason = unfit or watch.look(atoms, temperature_K=temperature_K)
-            if reason and step:
-                break
-            potential_eV = atoms.get_potential_energy()
-            writer.append(
-                atoms.positions,
-                atoms.cell.array,
-                step=step,
-                time_ps=step * stage.timestep_fs / FS_PER_PS,
-                potential_energy_eV=potential_eV,
-                kinetic_energy_eV=kinetic_eV,
-                temperature_K=temperature_K,
-                pressure_GPa=_pressure(atoms) if stage.ensemble == "npt" else None,
-                velocities_A_per_ps=atoms.get_velocities() * ASE_TIME_PER_FS * FS_PER_PS
-                if velocities
-                else None,
-            )
-            times_ps.append(step * stage.timestep_fs / FS_PER_PS)
-            energies_eV.append(potential_eV + kinetic_eV)
-            if reason:
-                break
+        try:
+            for step in progress(
+                _steps(atoms, driver, stage), total=n_frames + 1, label=stage.ensemble, unit="frames"
+            ):
+                kinetic_eV = atoms.get_kinetic_energy()
+                temperature_K = 2.0 * kinetic_eV / (freedom * BOLTZMANN_EV_PER_K)
+                reason = unfit or watch.look(atoms, temperature_K=temperature_K)
+                if reason and step:
+                    break
+                potential_eV = atoms.get_potential_energy()
+                writer.append(
+                    atoms.positions,
+                    atoms.cell.array,
+                    step=step,
+                    time_ps=step * stage.timestep_fs / FS_PER_PS,
+                    potential_energy_eV=potential_eV,
+                    kinetic_energy_eV=kinetic_eV,
+                    temperature_K=temperature_K,
+                    pressure_GPa=_pressure(atoms) if stage.ensemble == "npt" else None,
+                    velocities_A_per_ps=atoms.get_velocities() * ASE_TIME_PER_FS * FS_PER_PS
+                    if velocities
+                    else None,
+                )
+                times_ps.append(step * stage.timestep_fs / FS_PER_PS)
+                energies_eV.append(potential_eV + kinetic_eV)
+                if reason:
+                    break
+        except InputError as error:
+            if not times_ps:  # the start itself is what the potential refuses
+                raise
+            reason = f"the potential refuses what came next ({error})"
     checks = dict(watch.figures)
     if stage.ensemble == "nve":
         drift = energy_drift(np.array(times_ps), np.array(energies_eV), len(atoms))

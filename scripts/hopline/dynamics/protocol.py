@@ -43,6 +43,7 @@ class Stage:
             "temperature_K": self.temperature_K,
             "timestep_fs": self.timestep_fs,
             "duration_ps": self.duration_ps,
+            "frame_interval_fs": self.frame_interval_fs,
             "scale_first": self.scale_first,
             "scale_last": self.scale_last,
         }
@@ -51,7 +52,7 @@ class Stage:
         if self.ensemble == "npt":
             positive["barostat_time_fs"] = self.barostat_time_fs
         for name, value in positive.items():
-            if not value > 0:
+            if not 0 < value < np.inf:
                 raise InputError(f"{name} must be positive, got {value}")
         if self.sweeps and self.ensemble != "nvt":
             raise InputError(f"only nvt can sweep its volume, not {self.ensemble}")
@@ -68,8 +69,8 @@ class Stage:
     @property
     def n_steps(self) -> int:
         """Number of timesteps, a whole number of frame intervals."""
-        frames = max(1, round(self.duration_ps * FS_PER_PS / self.frame_interval_fs))
-        return frames * self.steps_per_frame
+        interval_fs = self.steps_per_frame * self.timestep_fs
+        return max(1, round(self.duration_ps * FS_PER_PS / interval_fs)) * self.steps_per_frame
 
     @property
     def steps_per_frame(self) -> int:

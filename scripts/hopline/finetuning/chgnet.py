@@ -60,8 +60,8 @@ def train(
     """
     if len(train_frames) < SCHEDULER_STEPS_PER_EPOCH * recipe.batch_size:
         raise InputError(
-            f"{len(train_frames)} training frames in batches of {recipe.batch_size} are fewer than ten batches an epoch, "
-            "which CHGNet's learning-rate schedule needs: lower training.batch_size"
+            f"{len(train_frames)} training frames in batches of {recipe.batch_size} are fewer than ten batches "
+            "an epoch, which CHGNet's learning-rate schedule needs: lower training.batch_size"
         )
     torch.manual_seed(seed)
     shifts_eV = move_references(model, train_frames)

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import ase.stress
@@ -44,7 +45,9 @@ def load_model(path: str | os.PathLike[str]) -> CHGNet:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return CHGNet.from_dict(content["model"])
-    except (KeyError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except UnpicklingError as error:
+        raise InputError(f"{path} holds more than plain tensors and values; it was not opened") from error
+    except (LookupError, RuntimeError, EOFError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{path} is not a whole CHGNet model file: {error}") from error
 
 
@@ -56,8 +59,11 @@ def best_device() -> str:
 def graph_of(model: CHGNet, atoms: Atoms) -> CrystalGraph:
     """Convert a frame to CHGNet's crystal graph; a frame with an isolated atom is refused."""
     model.graph_converter.set_isolated_atom_response("error")
+    # far from the cell float32 loses digits, and the search for neighbours takes time without end
+    inside = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
+    inside.wrap()
     try:
-        return model.graph_converter(AseAtomsAdaptor.get_structure(atoms))
+        return model.graph_converter(AseAtomsAdaptor.get_structure(inside))
     except ValueError as error:
         raise InputError(f"frame {atoms.info.get('frame_id', '?')}: {error}") from error
 
@@ -118,8 +124,9 @@ def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str
 def encode(model: CHGNet, frames: Sequence[Atoms], *, batch_size: int = 16) -> NDArray[np.float64]:
     """Return CHGNet's crystal features of each frame, shape (n_frames, 64).
 
-    The crystal feature is the mean over atoms of the atom features after the last convolution: an encoding of
-    the structure, as DIRECT asks for (Qi et al., npj Comput. Mater. 10, 43, 2024).
+    The feature is the mean over atoms of the atom features after the last convolution (CHGNet's own crystal
+    feature is their sum, which tells cells by their size): an encoding of the structure, as DIRECT asks for
+    (Qi et al., npj Comput. Mater. 10, 43, 2024).
     """
     model = model.to(best_device())
     features: list[NDArray[np.float64]] = []
@@ -128,7 +135,10 @@ def encode(model: CHGNet, frames: Sequence[Atoms], *, batch_size: int = 16) -> N
         graphs = [graph_of(model, atoms) for atoms in frames[start : start + batch_size]]
         with torch.no_grad():
             out: Any = model.predict_graph(graphs, task="e", return_crystal_feas=True, batch_size=batch_size)
-        features += [one["crystal_fea"] for one in ([out] if len(graphs) == 1 else out)]
+        sums = [out] if len(graphs) == 1 else out
+        features += [
+            one["crystal_fea"] / len(graph.atomic_number) for one, graph in zip(sums, graphs, strict=True)
+        ]
     return np.asarray(features, dtype=np.float64)
 
 

@@ -5,6 +5,7 @@ model file is the one the card was written for, not that its author means well: 
 """
 
 import os
+from pickle import UnpicklingError
 
 import mace  # noqa: F401  # before e3nn: it lets torch load e3nn's constants
 import torch
@@ -20,5 +21,13 @@ def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return MACECalculator(model_paths=str(model_file), device=device, default_dtype=dtype, head=head)
-    except (RuntimeError, EOFError, AttributeError, KeyError, ModuleNotFoundError) as error:
+    except (
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        AttributeError,
+        LookupError,
+        ValueError,
+        ImportError,
+    ) as error:
         raise InputError(f"{model_file} is not a whole MACE model file: {error}") from error

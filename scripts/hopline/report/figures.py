@@ -29,8 +29,8 @@ MAX_COLUMNS = 4
 RDF_ROWS = 3
 NO_NEIGHBOUR = 0.01
 """g(r) below this is empty: the plot starts where the first neighbours do."""
-DECADES_BEYOND = 0.6
-"""How far the Arrhenius plot's axis reaches beyond its points; wider bands and bars are cut."""
+DECADES_BEYOND, MAX_DECADES_BEYOND = 0.6, 1.5
+"""How far the Arrhenius plot's axis reaches beyond its points, at least and at most; wider bars are cut."""
 MIN_INVERSE_SPAN = 0.1
 """Least width of an Arrhenius plot, in 1000 / K: one temperature still needs room."""
 
@@ -122,7 +122,15 @@ def _frame_arrhenius(axis: "Axes", here: Mapping[Point, Mapping[str, Any]]) -> N
     ]
     known = [level for level in levels if is_number(level) and level > 0]
     if known:
-        axis.set_ylim(min(known) / 10**DECADES_BEYOND, max(known) * 10**DECADES_BEYOND)
+        intervals = [found.get("interval_95_cm2_per_s") or () for found in here.values()]
+        ends = [end for interval in intervals for end in interval if is_number(end) and end > 0]
+        low, high = min(known), max(known)
+        axis.set_ylim(
+            max(min([low / 10**DECADES_BEYOND, *(end / 1.5 for end in ends)]), low / 10**MAX_DECADES_BEYOND),
+            min(
+                max([high * 10**DECADES_BEYOND, *(end * 1.5 for end in ends)]), high * 10**MAX_DECADES_BEYOND
+            ),
+        )
     else:
         axis.text(
             0.5, 0.5, "no diffusivity or bound to draw", transform=axis.transAxes, ha="center", color=FAINT
@@ -148,8 +156,8 @@ def draw_msd(
 ) -> str:
     """Draw MSD against lag at each temperature of one potential and composition, on common log axes, as SVG."""
     points = sorted(point for point in curves if point.line == line)
-    columns = min(MAX_COLUMNS, max(len(points), 2))
-    rows = -(-len(points) // columns)
+    rows = max(1, -(-len(points) // MAX_COLUMNS))
+    columns = max(2, -(-len(points) // rows))
     colour = colour_of(line[0], potentials)
     with drawing():
         figure, axes = new_figure(

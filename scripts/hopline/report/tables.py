@@ -1,6 +1,7 @@
 """Rows of the page's tables, every number already written with its digits."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from hopline.report.inputs import EXPLORATION, Material, Run
@@ -125,7 +126,6 @@ def _potential_row(material: Material, name: str) -> Row:
     return {
         "name": name,
         "colour": colour_of(name, material.potentials),
-        "family": card.get("family", NONE),
         "made": _made(card, parent),
         "recipe": {key: value for key, value in recipe.items() if value is not None},
         "card": card,
@@ -152,24 +152,26 @@ def _potential_row(material: Material, name: str) -> Row:
 
 def _made(card: Mapping[str, Any], parent: str | None) -> str:
     if not card:
-        return "no card"
-    recipe = card.get("recipe", {})
+        return "its card was not given"
+    recipe, family = card.get("recipe", {}), card.get("family", "unknown family")
     if card.get("dataset_sha256") is None:
-        return f"as shipped, {recipe['weights']}" if "weights" in recipe else "as shipped"
+        return (
+            f"{family}, as shipped, {recipe['weights']}" if "weights" in recipe else f"{family}, as shipped"
+        )
     if card.get("parent_card_sha256") is None:
-        return "trained from scratch"
-    return f"fine-tuned from {parent or 'a parent whose card is not here'}"
+        return f"{family}, trained from scratch"
+    return f"{family}, fine-tuned from {parent or 'a parent whose card is not here'}"
 
 
 def _throughput(runs: Sequence[Run], name: str) -> str:
-    rates = sorted(
+    rates = [
         run.sidecar["throughput_ns_per_day"]
         for run in runs
         if run.point.potential == name
         and run.stage.startswith("nve")
         and is_number(run.sidecar.get("throughput_ns_per_day"))
-    )
-    return plain(rates[len(rates) // 2]) if rates else NONE
+    ]
+    return plain(median(rates)) if rates else NONE
 
 
 def element_columns(material: Material) -> list[str]:

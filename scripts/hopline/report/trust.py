@@ -29,7 +29,8 @@ MIN_POINTS = 3
 WIDE_SHARE = 0.5
 """An activation energy whose 95 % interval reaches further than this share of it is weak."""
 POOR_FIT_P = 0.05
-VERDICT_ORDER = (RELIABLE, WEAK, NO_DIFFUSION_SEEN, INVALID)
+QUOTABLE = (RELIABLE, WEAK, NO_DIFFUSION_SEEN)
+VERDICT_ORDER = (*QUOTABLE, INVALID)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _answer(material: Material, line: tuple[str, str]) -> LineAnswer:
         prefactor_interval=_power_interval(fitted.get("prefactor_interval_95_cm2_per_s")),
         best=best,
         best_verdict=found.get("verdict"),
-        best_diffusivity=diffusivity_text(found) if best else None,
+        best_diffusivity=diffusivity_text(found) if found.get("verdict") in QUOTABLE else None,
     )
 
 
@@ -173,7 +174,7 @@ def _point_text(answer: LineAnswer) -> str | None:
     if answer.best_verdict == NO_DIFFUSION_SEEN:
         return f"no diffusion was seen at {at}, D {answer.best_diffusivity} cm²/s (95 %)"
     if answer.best_verdict == INVALID:
-        return f"no valid diffusivity, the best run at {at} is invalid"
+        return "every diffusivity is invalid"
     return f"D({at}) = {answer.best_diffusivity} cm²/s, {answer.best_verdict}"
 
 
@@ -223,7 +224,7 @@ def _short_replicas(material: Material) -> Caution | None:
     if not short:
         return None
     span = plain(min(short)) if min(short) == max(short) else f"{plain(min(short))} to {plain(max(short))}"
-    which = f"All {len(lengths)}" if len(short) == len(lengths) else f"{len(short)} of {len(lengths)}"
+    which = "All" if len(short) == len(lengths) else f"{len(short)} of {len(lengths)}"
     return Caution(
         "Short replicas: a demonstration, not a production result",
         f"{which} replicas are {span} ps long. In less than {SHORT_REPLICA_PS:g} ps only fast ions "

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from hopline.console import InputError
 from hopline.sampling.direct import Points, farthest_first, fit_reduction
 
 
@@ -36,16 +37,35 @@ class Coverage:
 
 
 def cover(explored: Points, covering: Points, *, bins: int) -> Coverage:
-    """Measure how much of the explored features (n, f) the covering features (m, f) cover, with ``bins`` a component."""
+    """Measure how much of the explored features (n, f) the covering features (m, f) cover, with ``bins`` a component.
+
+    Raises
+    ------
+    InputError
+        If the features differ in width, the covering set has no two distinct frames, or there is no bin.
+    """
+    if bins < 1:
+        raise InputError(f"bins must be 1 or more, got {bins}")
     reduction = fit_reduction(explored)
+    if covering.ndim != 2 or covering.shape[1] != explored.shape[1]:  # noqa: PLR2004
+        raise InputError(
+            f"explored and covering features of shapes {explored.shape} and {covering.shape} cannot be compared: "
+            "encode both with one encoder"
+        )
+    if not np.isfinite(covering).all():
+        raise InputError("the covering features hold a value that is not a finite number")
     explored_points, covering_points = reduction.apply(explored), reduction.apply(covering)
+    # a frame that is there twice has no distance to its nearest neighbour
+    distinct = np.unique(covering_points, axis=0)
+    if len(distinct) < 2:  # noqa: PLR2004
+        raise InputError("the covering set has fewer than two distinct frames: its reach cannot be told")
     scores = np.array(
         [
             _shared_bins(column, cover_column, bins)
             for column, cover_column in zip(explored_points.T, covering_points.T, strict=True)
         ]
     )
-    reach = float(np.percentile(cKDTree(covering_points).query(covering_points, k=2)[0][:, 1], 95))
+    reach = float(np.percentile(cKDTree(distinct).query(distinct, k=2)[0][:, 1], 95))
     return Coverage(
         score=float(scores.mean()),
         score_by_component=scores,

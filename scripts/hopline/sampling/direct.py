@@ -16,6 +16,8 @@ from hopline.console import InputError
 Points = NDArray[np.float64]
 MAX_SUBCLUSTERS = 40_000
 """Ward linkage of n sub-clusters holds n^2 / 2 distances: 40,000 of them are 6.4 GB."""
+ROUNDING = 1e-9
+"""Frames closer than about this share of their distance from the mean are one to BIRCH, whatever its threshold."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def fit_reduction(features: Points) -> Reduction:
 def select(features: Points, *, clusters: int | None, per_cluster: int, threshold: float) -> Selection:
     """Pick ``clusters * per_cluster`` frames of a pool, the same ones whatever the pool's order.
 
+    Frames of equal features count once.
+
     Parameters
     ----------
     features
@@ -95,16 +99,17 @@ def select(features: Points, *, clusters: int | None, per_cluster: int, threshol
     Raises
     ------
     InputError
-        If the pool is smaller than the selection, has fewer distinct frames, or holds NaN.
+        If the pool has fewer distinct frames than the selection or than ``clusters``, or holds NaN.
     """
     _refuse_bad(features)
     wanted = None if clusters is None else clusters * per_cluster
-    if wanted is not None and len(features) < wanted:
-        raise InputError(
-            f"the pool has {len(features)} frames, {wanted} were asked for: explore longer or ask for fewer"
-        )
     # a CF tree and every sum depend on the order of their input: give them one order, that of the content
     order = np.lexsort(features.T[::-1])
+    order = order[np.append([True], (features[order[1:]] != features[order[:-1]]).any(axis=1))]
+    if wanted is not None and len(order) < wanted:
+        raise InputError(
+            f"the pool has {len(order)} distinct frames, {wanted} were asked for: explore longer or ask for fewer"
+        )
     reduction = fit_reduction(features[order])
     points = reduction.apply(features[order])
     labels, threshold = _cluster(points, clusters, threshold)
@@ -112,8 +117,8 @@ def select(features: Points, *, clusters: int | None, per_cluster: int, threshol
     picked = _pick(labels, distances, per_cluster)
     missing = 0 if wanted is None else wanted - len(picked)
     if missing:
-        extra = farthest_first(points, points[picked], missing)
-        picked = np.concatenate([picked, extra])
+        rest = np.setdiff1d(np.arange(len(points)), picked)
+        picked = np.concatenate([picked, rest[farthest_first(points[rest], points[picked], missing)]])
     rows = order[picked]
     ascending = np.argsort(rows)
     return Selection(
@@ -142,10 +147,7 @@ def _cluster(points: Points, clusters: int | None, threshold: float) -> tuple[ND
     """Return each point's cluster and the BIRCH threshold that gave enough sub-clusters."""
     from sklearn.cluster import AgglomerativeClustering, Birch
 
-    if clusters is not None and len(np.unique(points, axis=0)) < clusters:
-        raise InputError(
-            f"the pool has fewer than {clusters} distinct frames: explore longer or ask for fewer"
-        )
+    least = ROUNDING * np.abs(points).max()
     while True:
         # labels come from the k-d tree below: exact, and far faster than BIRCH's own pass over all points
         birch = Birch(n_clusters=None, threshold=threshold, compute_labels=False).fit(points)
@@ -153,6 +155,10 @@ def _cluster(points: Points, clusters: int | None, threshold: float) -> tuple[ND
         if clusters is None or len(centres) >= clusters:
             break
         threshold /= 2.0
+        if not threshold > least:
+            raise InputError(
+                f"the pool has fewer than {clusters} distinct frames: explore longer or ask for fewer"
+            )
     if len(centres) > MAX_SUBCLUSTERS and clusters is not None:
         raise InputError(
             f"BIRCH gave {len(centres)} sub-clusters at threshold {threshold:g}; more than {MAX_SUBCLUSTERS} do not "

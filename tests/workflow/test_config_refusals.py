@@ -1,0 +1,128 @@
+"""A wrong config is refused before any job, in seconds, with one line that names the key and the nearest right one."""
+
+from pathlib import Path
+
+import pytest
+import workflow_runs
+
+MAX_CPU_S = 5.0
+"""Time of one process: on an idle machine it is the wall time, on a busy one it does not wait for others."""
+
+
+def at(*path):
+    """Return a setter of one config value; without ``to`` it removes the key."""
+
+    def put(config, value=None):
+        *folder, last = path
+        for key in folder:
+            config = config[key]
+        if value is None:
+            del config[last]
+        else:
+            config[last] = value
+
+    return put
+
+
+def setting(*path, to):
+    return lambda config: at(*path)(config, to)
+
+
+def removing(*path):
+    return lambda config: at(*path)(config)
+
+
+CASES = {
+    "misspelt key": (
+        setting("dynamics", "nvt", "durration_ps", to=1),
+        "dynamics.nvt.durration_ps: no such key; did you mean 'duration_ps'?",
+    ),
+    "misspelt section": (setting("dinamics", to={}), "dinamics: no such key; did you mean 'dynamics'?"),
+    "unknown potential": (
+        setting("exploration", "potential", to="chgnt"),
+        "exploration.potential: 'chgnt' is not there; did you mean 'chgnet'?",
+    ),
+    "unknown dataset": (
+        setting("potentials", "mace", "dataset", to="lif-drect"),
+        "potentials.mace.dataset: 'lif-drect' is not there; did you mean 'lif-direct'?",
+    ),
+    "unknown system": (
+        setting("datasets", "lif-direct", "system", to="liff"),
+        "datasets.lif-direct.system: 'liff' is not there; did you mean 'lif'?",
+    ),
+    "unknown family": (setting("potentials", "mace", "family", to="mce"), "potentials.mace.family: 'mce'"),
+    "unknown parent": (
+        setting("potentials", "chgnet-ft", "parent", to="chgnt"),
+        "potentials.chgnet-ft.parent: 'chgnt' is not there; did you mean 'chgnet'?",
+    ),
+    "missing parent": (
+        removing("potentials", "chgnet-ft", "parent"),
+        "potentials.chgnet-ft.parent: strategy naive needs a parent",
+    ),
+    "missing dataset": (
+        removing("potentials", "mace", "dataset"),
+        "potentials.mace.dataset: strategy scratch needs a dataset",
+    ),
+    "shipped and trained": (
+        setting("potentials", "mace", "weights", to="0.3.0"),
+        "potentials.mace: needs either weights",
+    ),
+    "missing source": (
+        removing("datasets", "lif-direct", "labels", "source"),
+        "datasets.lif-direct.labels.source: mode precomputed needs",
+    ),
+    "unknown volume": (
+        setting("dynamics", "npt", "volume_from", to="bulkk"),
+        "dynamics.npt.volume_from: 'bulkk' is not there; did you mean 'bulk'?",
+    ),
+    "unknown composition": (
+        setting("potentials", "mace", "compositions", to=["Li2"]),
+        "potentials.mace.compositions: 'Li2' is not there; did you mean 'Li1'?",
+    ),
+    "negative temperature": (
+        setting("systems", "lif", "temperatures_K", to=[-700]),
+        "systems.lif.temperatures_K.0: -700",
+    ),
+    "zero replicas": (
+        setting("dynamics", "production", "replicas", to=0),
+        "dynamics.production.replicas: 0",
+    ),
+    "word for a number": (
+        setting("dynamics", "nvt", "duration_ps", to="long"),
+        "dynamics.nvt.duration_ps: 'long'",
+    ),
+    "half a host": (
+        setting("systems", "lif", "host", to={"prototype": "rocksalt"}),
+        "prototype, species and lattice_constants_A; or file",
+    ),
+    "frames no multiple": (
+        setting("datasets", "lif-direct", "direct", "per_cluster", to=7),
+        "datasets.lif-direct.direct.frames: must be a multiple of per_cluster",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_wrong_config_is_refused_in_one_line(tree: Path, tmp_path, name):
+    change, message = CASES[name]
+    config = workflow_runs.write_config(tmp_path / "wrong.yaml", tree / "config" / "quickstart.yaml", change)
+    started_s = workflow_runs.cpu_time_of_children_s()
+    run = workflow_runs.snakemake(tree, "-n", "--configfile", str(config))
+    spent_s = workflow_runs.cpu_time_of_children_s() - started_s
+    assert run.status != 0
+    lines = run.output.strip().splitlines()
+    assert len(lines) == 1, run.output
+    assert lines[0].startswith("config error: ")
+    assert message in lines[0]
+    assert spent_s < MAX_CPU_S
+    assert not (tree / "results").exists()
+
+
+def test_a_source_that_does_not_exist_is_named_without_a_traceback(tree: Path, tmp_path):
+    change = setting("datasets", "lif-direct", "labels", "source", to="resources/lif/lables.extxyz")
+    config = workflow_runs.write_config(tmp_path / "wrong.yaml", tree / "config" / "quickstart.yaml", change)
+    run = workflow_runs.snakemake(tree, "-n", "--configfile", str(config))
+    assert run.status != 0
+    assert "resources/lif/lables.extxyz" in run.output
+    assert "Traceback" not in run.output
+    assert not (tree / "results").exists()

@@ -1,0 +1,138 @@
+"""Only what is new or changed runs: a temperature, a system, a potential, a deleted result, a forced rule."""
+
+import os
+from pathlib import Path
+
+import pytest
+import workflow_runs
+
+pytestmark = pytest.mark.slow
+
+REPORT, SUMMARY = ("report_system", "lif"), ("collect_summary",)
+
+
+@pytest.fixture(scope="module")
+def finished(tree: Path) -> Path:
+    """Copy of the repository in which the quickstart has run (with empty results)."""
+    workflow_runs.finish_everything(tree, tree / "config" / "quickstart.yaml")
+    return tree
+
+
+@pytest.fixture
+def jobs_after(finished: Path, tmp_path):
+    """Function that lists the jobs left to do after a change of the config, or with more flags."""
+
+    def dry_run(change=None, *flags):
+        config = workflow_runs.write_config(
+            tmp_path / "changed.yaml", finished / "config" / "quickstart.yaml", change
+        )
+        run = workflow_runs.snakemake(finished, "-n", "--configfile", str(config), *flags)
+        assert run.status == 0, run.output
+        return run.jobs
+
+    return dry_run
+
+
+def point(potential, temperature_K):
+    """Jobs of one new temperature of one potential, from NpT to the Arrhenius fit, report and summary."""
+    one = ("lif", potential, "Li1", temperature_K)
+    return {
+        ("equilibrate_npt", "lif", potential, "bulk", temperature_K),
+        ("equilibrate_nvt", *one),
+        ("select_starts", *one),
+        *(("simulate_replica", *one, str(replica)) for replica in (1, 2, 3)),
+        ("estimate_diffusivity", *one),
+        ("compute_pair_correlations", *one),
+        ("fit_arrhenius", "lif", potential, "Li1"),
+        REPORT,
+        SUMMARY,
+    }
+
+
+def test_nothing_changed_nothing_runs(jobs_after):
+    # the changed config is written with its keys in alphabetical order: their order has no meaning
+    assert jobs_after() == set()
+
+
+def test_default_written_out_repeats_nothing(jobs_after):
+    assert jobs_after(lambda config: config["dynamics"]["nvt"].update(friction_per_ps=10)) == set()
+
+
+def test_new_temperature_runs_only_its_jobs(jobs_after):
+    assert jobs_after(lambda config: config["systems"]["lif"]["temperatures_K"].append(850)) == point(
+        "mace", "850"
+    )
+
+
+def test_new_potential_runs_only_its_jobs(jobs_after):
+    new = {"family": "chgnet", "weights": "r2scan", "temperatures_K": [900]}
+    jobs = jobs_after(lambda config: config["potentials"].update({"chgnet-r2scan": new}))
+    assert jobs == {
+        ("fetch_potential", "lif", "chgnet-r2scan"),
+        ("evaluate_potential", "lif", "chgnet-r2scan"),
+        *point("chgnet-r2scan", "900"),
+    }
+
+
+def test_new_system_leaves_the_other_alone(jobs_after):
+    def add(config):
+        config["systems"]["nacl"] = config["systems"]["lif"] | {
+            "host": {"prototype": "rocksalt", "species": ["Na", "Cl"], "lattice_constants_A": [5.64]},
+            "mobile": "Na",
+        }
+
+    jobs = jobs_after(add)
+    assert {job[1] for job in jobs if job != SUMMARY} == {"nacl"}
+    assert SUMMARY in jobs
+    assert ("report_system", "nacl") in jobs
+
+
+def test_longer_production_repeats_replicas_and_what_follows(jobs_after):
+    jobs = jobs_after(lambda config: config["dynamics"]["production"].update(duration_ps=16))
+    # the CHGNet potentials have durations of their own
+    assert {job[2] for job in jobs if job not in {REPORT, SUMMARY}} == {"mace"}
+    assert {rule for rule, *_ in jobs} == {
+        "simulate_replica",
+        "estimate_diffusivity",
+        "compute_pair_correlations",
+        "fit_arrhenius",
+        "report_system",
+        "collect_summary",
+    }
+
+
+def test_forced_rule_and_what_follows(jobs_after):
+    lines = {("fit_arrhenius", "lif", potential, "Li1") for potential in ("chgnet", "chgnet-ft", "mace")}
+    assert jobs_after(None, "-R", "fit_arrhenius") == lines | {REPORT, SUMMARY}
+
+
+def test_deleted_result_comes_back_alone(finished, jobs_after):
+    deleted = finished / "results/lif/diffusion/mace/Li1/900K.json"
+    deleted.unlink()
+    try:
+        assert jobs_after() == {
+            ("estimate_diffusivity", "lif", "mace", "Li1", "900"),
+            ("fit_arrhenius", "lif", "mace", "Li1"),
+            REPORT,
+            SUMMARY,
+        }
+    finally:
+        deleted.touch()
+        workflow_runs.snakemake(
+            finished, "--touch", "--cores", "1", "--configfile", "config/quickstart.yaml"
+        )
+
+
+def test_script_touched_without_a_change_repeats_no_dynamics(finished, jobs_after):
+    os.utime(finished / "scripts" / "simulate_replica.py")
+    assert jobs_after() == set()
+
+
+def test_edited_script_repeats_its_rule(finished, jobs_after):
+    script = finished / "scripts" / "fit_arrhenius.py"
+    original = script.read_text()
+    script.write_text(original + "# edited\n")
+    try:
+        assert {rule for rule, *_ in jobs_after()} == {"fit_arrhenius", "report_system", "collect_summary"}
+    finally:
+        script.write_text(original)

@@ -1,0 +1,95 @@
+"""Each script answers --help within a second and loads nothing heavy for it; each dry-run command parses."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import workflow_runs
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py") if path.stem != "flags")
+HEAVY = {"torch", "mace", "chgnet", "pymatgen", "sklearn", "snakemake", "matplotlib", "MDAnalysis"}
+MAX_CPU_S = 1.0
+"""CPU time, not wall time: tests and other jobs share the cores, and --help does nothing but compute and read."""
+TRIES = 3
+
+HELP_AND_HEAVY = """
+import runpy, sys
+script = sys.argv[1]
+sys.argv = [script, "--help"]
+sys.path.insert(0, script.rpartition("/")[0])
+try:
+    runpy.run_path(script, run_name="__main__")
+except SystemExit as end:
+    print("status", end.code or 0)
+print("heavy", *sorted({name.partition(".")[0] for name in sys.modules} & set(%r)))
+""" % (HEAVY,)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_answers_within_a_second_of_cpu_time(name):
+    # one thread: numeric libraries that start a pool of threads would be counted for each of them
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    spent_s = []
+    for _ in range(TRIES):
+        before_s = workflow_runs.cpu_time_of_children_s()
+        answer = subprocess.run(
+            [sys.executable, REPOSITORY / "scripts" / f"{name}.py", "--help"],
+            capture_output=True, text=True, env=environment, check=False,
+        )  # fmt: skip
+        spent_s.append(workflow_runs.cpu_time_of_children_s() - before_s)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.startswith("usage: ")
+        assert answer.stderr == ""
+        if spent_s[-1] < MAX_CPU_S:
+            return
+    pytest.fail(f"{name}.py --help took {min(spent_s):.2f} s of CPU time at best")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_loads_no_heavy_package(name):
+    script = str(REPOSITORY / "scripts" / f"{name}.py")
+    answer = subprocess.run(
+        [sys.executable, "-c", HELP_AND_HEAVY, script], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.splitlines()[-2:] == ["status 0", "heavy"]
+
+
+def load(name):
+    specification = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def commands(tree: Path):
+    """Every script call that the shipped configs ask for, as (script, arguments)."""
+    live = tree / "resources" / "lif" / "make_labels.yaml"
+    on_request = [f"results/lif/labels/lif-direct/{name}" for name in ("convergence.csv", "atom_references.json")]
+    flags = ("-n", "-p", "--forceall", "--configfile")
+    runs = [
+        workflow_runs.snakemake(tree, *flags, "config/quickstart.yaml"),
+        workflow_runs.snakemake(tree, *flags, str(live), "--", "all", *on_request),
+    ]
+    for run in runs:
+        assert run.status == 0, run.output
+        # a command that this page cannot read would otherwise go unchecked
+        assert len(run.commands) == len(run.jobs)
+    return [command for run in runs for command in run.commands]
+
+
+def test_every_rule_is_asked_for_by_a_shipped_config(commands):
+    assert {name for name, _ in commands} == set(SCRIPTS)
+
+
+def test_every_command_parses_with_its_own_script(commands):
+    modules = {name: load(name) for name in {name for name, _ in commands}}
+    for name, arguments in commands:
+        try:
+            modules[name].parse(arguments)
+        except SystemExit:
+            pytest.fail(f"{name}.py refuses {arguments}")
