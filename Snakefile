@@ -4,7 +4,7 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-if "systems" not in config:
+if not config:
 
     configfile: "config/config.yaml"
 

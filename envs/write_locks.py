@@ -11,7 +11,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ENVS = Path(__file__).resolve().parent
-HEADER = "# Written by `make lock` from {source} and the tested environment (Python 3.11); do not edit by hand.\n"
+HEADER = (
+    "# Written by `make lock` from {source} and the tested environment (Python 3.11); do not edit by hand.\n"
+)
 
 
 def direct(source: str) -> list[Requirement]:

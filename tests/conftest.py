@@ -43,7 +43,9 @@ def fail_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     if report.skipped and not hasattr(report, "wasxfail") and skips_are_failures():
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
-        report.longrepr = f"{report.nodeid}: nothing may be skipped here (HOPLINE_REQUIRE_ALL or CI): {reason}"
+        report.longrepr = (
+            f"{report.nodeid}: nothing may be skipped here (HOPLINE_REQUIRE_ALL or CI): {reason}"
+        )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,6 +17,7 @@ import yaml
 
 GENERATED = ("results", "logs", ".*", "__pycache__")
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
+CALL = re.compile(r"^(?:Shell command:)?\s*((?:[A-Z_]+=\S* )?python scripts/.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class DryRun:
     def commands(self) -> list[tuple[str, list[str]]]:
         """Each script call as (script's name, its arguments)."""
         calls = []
-        for line in re.findall(r"^(?:Shell command:)?\s*((?:[A-Z_]+=\S* )?python scripts/.*)$", self.output, re.MULTILINE):
+        for line in CALL.findall(self.output):
             words = [word for word in shlex.split(line) if not ASSIGNMENT.fullmatch(word)]
             calls.append((Path(words[1]).stem, words[2 : words.index(">")]))
         return calls

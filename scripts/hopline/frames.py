@@ -168,8 +168,8 @@ def hold_out_trajectories(
     """Split rows into (kept, held out) by whole trajectories, each composition in its own proportion.
 
     A trajectory is a frame's ``source``; neighbouring frames are nearly the same frame, so a frame-wise split
-    would test on what was trained. Trajectories are drawn at random within each composition until ``fraction``
-    of its frames is held out; at least one is held out and at least one kept. What is drawn in one composition
+    would test on what was trained. Trajectories are drawn at random within each composition, those that bring it
+    nearer to ``fraction`` of its frames; at least one (the shortest, if all are too long) is held out, one kept. What is drawn in one composition
     does not depend on the others.
 
     Raises
@@ -195,8 +195,7 @@ def hold_out_trajectories(
         rng = np.random.default_rng([seed, *composition.encode()])
         taken: list[int] = []
         for source in rng.permutation(sorted(by_source))[:-1]:
-            if taken and len(taken) + len(by_source[source]) / 2 > wanted:
-                continue
-            taken += by_source[source]
-        held_out += taken
+            if len(taken) + len(by_source[source]) / 2 <= wanted:
+                taken += by_source[source]
+        held_out += taken or min(by_source.values(), key=len)
     return sorted(set(range(len(frames))) - set(held_out)), sorted(held_out)

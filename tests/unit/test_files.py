@@ -30,7 +30,10 @@ def run_python(code, *arguments):
     """Start a Python of its own whose writer we may kill or starve."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -40,13 +43,13 @@ def test_a_failing_writer_leaves_the_old_file(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"):
         fail_halfway(path)
     assert files.read_json(path) == {"old": 1}
-    assert os.listdir(tmp_path) == ["result.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_a_failing_writer_leaves_no_file_where_there_was_none(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"):
         fail_halfway(tmp_path / "new.txt")
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_json_leaves_the_old_file(tmp_path):
@@ -94,7 +97,7 @@ def test_a_full_disk_leaves_the_old_file_and_one_line(tmp_path):
     assert writer.returncode == 2
     assert len(errors.strip().splitlines()) == 1, errors
     assert files.read_json(path) == {"old": 1}
-    assert os.listdir(tmp_path) == ["result.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_a_new_file_has_the_permissions_that_the_user_asked_for(tmp_path):
@@ -127,7 +130,11 @@ def test_numbers_that_are_none_become_null(tmp_path):
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
@@ -157,4 +164,6 @@ def test_missing_json_is_refused_by_name(tmp_path):
 def test_sha256_is_the_standard_one(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
-    assert files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

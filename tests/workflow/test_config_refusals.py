@@ -10,7 +10,7 @@ MAX_CPU_S = 5.0
 
 
 def at(*path):
-    """Return a setter of one config value; without ``to`` it removes the key."""
+    """Return a function that sets one value of a config, or removes its key where no value is given."""
 
     def put(config, value=None):
         *folder, last = path
@@ -29,7 +29,7 @@ def setting(*path, to):
 
 
 def removing(*path):
-    return lambda config: at(*path)(config)
+    return at(*path)
 
 
 CASES = {

@@ -2,6 +2,7 @@
 
 import re
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,16 @@ def test_locks_hold_exact_versions_and_do_not_overlap():
 
 def test_tests_run_with_the_locked_versions():
     installed = {
-        canonical(found.metadata["Name"]): found.version.partition("+")[0] for found in metadata.distributions()
+        canonical(found.metadata["Name"]): found.version.partition("+")[0]
+        for found in metadata.distributions()
     }
     installed.pop("pip", None)
     assert installed == RUNTIME | DEVELOPMENT
 
 
-@pytest.mark.parametrize(("source", "locked"), [("requirements.in", RUNTIME), ("requirements-dev.in", DEVELOPMENT)])
+@pytest.mark.parametrize(
+    ("source", "locked"), [("requirements.in", RUNTIME), ("requirements-dev.in", DEVELOPMENT)]
+)
 def test_everything_asked_for_is_locked(source, locked):
     lines = [line.partition("#")[0].strip() for line in (ENVS / source).read_text().splitlines()]
     assert {canonical(line) for line in lines if line} <= locked.keys()
@@ -73,22 +77,35 @@ def test_environments_that_rules_name_exist():
 @pytest.mark.parametrize("option", ["--workflow-profile", "--profile"])
 @pytest.mark.parametrize("profile", ["local", "gpu", "slurm"])
 def test_profile_parses(tree, profile, option):
-    flags = (option, f"profiles/{profile}", "--configfile", "config/quickstart.yaml", "--", "results/summary.csv")
+    flags = (
+        option,
+        f"profiles/{profile}",
+        "--configfile",
+        "config/quickstart.yaml",
+        "--",
+        "results/summary.csv",
+    )
     run = workflow_runs.snakemake(tree, "-n", *flags)
     assert run.status == 0, run.output
     assert "simulate_replica" in run.rules
-    partitions = dict(re.findall(r"^rule (\w+):$.*?^    resources: (.*?)$", run.output, re.MULTILINE | re.DOTALL))
+    partitions = dict(
+        re.findall(r"^rule (\w+):$.*?^    resources: (.*?)$", run.output, re.MULTILINE | re.DOTALL)
+    )
     if profile == "slurm":
         assert "slurm_partition=gpu" in partitions["simulate_replica"]
         assert "slurm_partition=cpu" in partitions["fit_arrhenius"]
         on_gpu = {rule for rule, resources in partitions.items() if "gpu=1" in resources.split(", ")}
-        assert on_gpu == {rule for rule, resources in partitions.items() if "slurm_partition=gpu" in resources}
+        assert on_gpu == {
+            rule for rule, resources in partitions.items() if "slurm_partition=gpu" in resources
+        }
 
 
 @pytest.mark.parametrize("profile", ["local", "gpu", "slurm"])
 def test_each_setting_of_a_profile_has_a_reason_above_it(profile):
     lines = (REPOSITORY / "profiles" / profile / "config.yaml").read_text().splitlines()
-    for above, line in zip(lines, lines[1:], strict=False):
+    for above, line in pairwise(lines):
         if re.match(r"[a-z-]+:", line) and not line.startswith("set-resources"):
             assert above.startswith("#"), f"{line}: no reason above it"
-    assert not any(line.startswith("default_resources") for line in lines), "Snakemake ignores it without a word"
+    assert not any(line.startswith("default_resources") for line in lines), (
+        "Snakemake ignores it without a word"
+    )

@@ -12,7 +12,16 @@ RULE_FILES = sorted((REPOSITORY / "rules").glob("*.smk"))
 SCRIPTS = sorted(path for path in (REPOSITORY / "scripts").glob("*.py") if path.stem != "flags")
 MODULES = sorted(LIBRARY.rglob("*.py"))
 
-FOUNDATION = ["console", "files", "units", "provenance", "frames", "structures", "trajectory_formats", "trajectories"]
+FOUNDATION = [
+    "console",
+    "files",
+    "units",
+    "provenance",
+    "frames",
+    "structures",
+    "trajectory_formats",
+    "trajectories",
+]
 """Any stage may import these; they import no stage."""
 STAGES = ["potentials", "sampling", "labels", "finetuning", "dynamics", "correlations", "diffusion", "report"]
 """In the order of the workflow's data: no stage imports a later one."""
@@ -107,7 +116,11 @@ def test_library_imports_one_way(path):
 def test_library_foundation_has_no_circle():
     """Follow the imports among foundation modules; `units` stands at the bottom."""
     needs = {
-        name: {found.split(".")[1] for found in imports_of(LIBRARY / f"{name}.py") if found.startswith("hopline.")}
+        name: {
+            found.split(".")[1]
+            for found in imports_of(LIBRARY / f"{name}.py")
+            if found.startswith("hopline.")
+        }
         for name in FOUNDATION
     }
     assert needs["units"] == set()

@@ -118,9 +118,7 @@ def test_deleted_result_comes_back_alone(finished, jobs_after):
         }
     finally:
         deleted.touch()
-        workflow_runs.snakemake(
-            finished, "--touch", "--cores", "1", "--configfile", "config/quickstart.yaml"
-        )
+        workflow_runs.snakemake(finished, "--touch", "--cores", "1", "--configfile", "config/quickstart.yaml")
 
 
 def test_script_touched_without_a_change_repeats_no_dynamics(finished, jobs_after):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 
 from hopline.console import InputError
 from hopline.trajectories import Trajectory
@@ -80,7 +80,7 @@ class Stage:
 
 def draw_momenta(atoms: Atoms, temperature_K: float, seed: int) -> None:
     """Give atoms Maxwell-Boltzmann momenta at a temperature (K), in place."""
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature_K, rng=np.random.default_rng(seed))
+    thermalize_momenta(atoms, temperature_K, rng=np.random.default_rng(seed))
 
 
 def remove_total_momentum(atoms: Atoms) -> None:

@@ -33,6 +33,8 @@ from hopline.potentials.chgnet import ChgnetCalculator, best_device, graph_of, s
 from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV
 
 SCHEDULER_STEPS_PER_EPOCH = 10
+VASP_KBAR_PER_GPA = -10.0
+"""CHGNet's dataset takes stresses as VASP writes them, kbar and positive under pressure, and multiplies by -0.1."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _loader(
             structures=[AseAtomsAdaptor.get_structure(_bare(atoms)) for atoms in frames],
             energies=[one.energy_eV / len(atoms) for one, atoms in zip(labels, frames, strict=True)],
             forces=[one.forces_eV_per_A for one in labels],
-            stresses=[stress * GPA_PER_EV_PER_A3 for stress in stresses],
+            stresses=[stress * GPA_PER_EV_PER_A3 * VASP_KBAR_PER_GPA for stress in stresses],
             graph_converter=model.graph_converter,
             shuffle=False,
         )

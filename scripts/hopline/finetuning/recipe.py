@@ -33,9 +33,10 @@ class Recipe:
 
 
 PRESETS = {
-    # CHGNet's own loss weights (Deng et al. 2023); a learning rate that keeps what was learnt
+    # CHGNet's loss takes eV/atom, eV/A and GPa: with its own weights (1, 1, 0.1) the stresses of hot frames outweigh
+    # the forces, which are what dynamics needs
     ("chgnet", "naive"): Recipe(
-        epochs=20, learning_rate=1e-3, batch_size=4, energy_weight=1.0, force_weight=1.0, stress_weight=0.1
+        epochs=20, learning_rate=2e-3, batch_size=2, energy_weight=1.0, force_weight=30.0, stress_weight=0.1
     ),
     # MACE's guidance for training from scratch: learning rate 1e-2, EMA 0.99, gradients clipped at 10
     ("mace", "scratch"): Recipe(

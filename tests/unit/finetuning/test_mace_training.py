@@ -46,7 +46,9 @@ def test_the_exported_model_is_the_best_epoch(tmp_path, sets):
     figures = evaluate(calculator, valid, mobile="Li").figures
     best = trained.history.set_index("epoch").loc[trained.best_epoch]
     assert figures["force_rmse_meV_per_A"] == pytest.approx(best["valid_force_rmse_meV_per_A"], rel=1e-3)
-    assert figures["energy_rmse_meV_per_atom"] == pytest.approx(best["valid_energy_rmse_meV_per_atom"], rel=1e-2)
+    assert figures["energy_rmse_meV_per_atom"] == pytest.approx(
+        best["valid_energy_rmse_meV_per_atom"], rel=1e-2
+    )
 
 
 @pytest.mark.slow

@@ -14,7 +14,9 @@ def test_a_preset_takes_the_users_changes():
 
 
 def test_what_cannot_be_trained_or_set_is_refused():
-    with pytest.raises(InputError, match="no way to train chgnet with strategy scratch; there are chgnet naive"):
+    with pytest.raises(
+        InputError, match="no way to train chgnet with strategy scratch; there are chgnet naive"
+    ):
         recipe.make_recipe("chgnet", "scratch", {})
     with pytest.raises(InputError, match="training settings layer, size are not known"):
         recipe.make_recipe("mace", "scratch", {"size": 1, "layer": 2})

@@ -43,6 +43,9 @@ def test_scatter_is_averaged():
 
 
 def test_isolated_atoms_are_taken_as_they_are_and_none_may_lack():
-    assert references.choose_isolated(KNOWN_EV, frames_of("FLi")) == {"Li": KNOWN_EV["Li"], "F": KNOWN_EV["F"]}
+    assert references.choose_isolated(KNOWN_EV, frames_of("FLi")) == {
+        "Li": KNOWN_EV["Li"],
+        "F": KNOWN_EV["F"],
+    }
     with pytest.raises(InputError, match="lack Mg, Ti"):
         references.choose_isolated(KNOWN_EV, frames_of("LiF", "TiMgH"))

@@ -38,7 +38,9 @@ def test_another_model_file_is_refused(tmp_path, model):
 @pytest.mark.parametrize("change", [{"colour": "red"}, {"name": None}])
 def test_what_is_no_card_is_refused(tmp_path, model, change):
     content = files.read_json(write_potential(tmp_path, model)) | change
-    files.write_json(tmp_path / "card.json", {key: value for key, value in content.items() if value is not None})
+    files.write_json(
+        tmp_path / "card.json", {key: value for key, value in content.items() if value is not None}
+    )
     with pytest.raises(InputError, match="not a potential card"):
         read_card(tmp_path / "card.json")
 

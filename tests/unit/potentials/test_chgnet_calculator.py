@@ -32,7 +32,9 @@ def calculator(model):
 def skewed():
     """A triclinic cell under stress, no symmetry left, one atom outside the cell."""
     atoms = rocksalt_lif(rattle_A=0.1, seed=3)
-    atoms.set_cell(atoms.cell.array @ np.array([[1.02, 0.03, -0.01], [0, 0.97, 0.04], [0, 0, 1.01]]), scale_atoms=True)
+    atoms.set_cell(
+        atoms.cell.array @ np.array([[1.02, 0.03, -0.01], [0, 0.97, 0.04], [0, 0, 1.01]]), scale_atoms=True
+    )
     atoms.positions[2] += 3 * atoms.cell[0]
     return atoms
 
@@ -151,7 +153,7 @@ def test_files_that_are_no_model_are_refused_by_name(tmp_path, model):
 
 
 def test_weights_that_do_not_ship_are_refused():
-    with pytest.raises(InputError, match="there are 0.3.0, 0.2.0, r2scan"):
+    with pytest.raises(InputError, match=r"there are 0\.3\.0, 0\.2\.0, r2scan"):
         chgnet.load_shipped("9.9")
 
 

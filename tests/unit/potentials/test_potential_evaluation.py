@@ -60,7 +60,9 @@ def test_a_slope_is_found_exactly():
     assert figures["force_rmse_mobile_meV_per_A"] == pytest.approx(mobile)
     assert figures["force_rmse_by_element_meV_per_A"]["Li"] == pytest.approx(mobile)
     assert set(figures["force_rmse_by_composition_meV_per_A"]) == {"bulk", "Li1"}
-    assert figures["force_r2"] == pytest.approx(1 - 0.01 * (forces**2).sum() / ((forces - forces.mean()) ** 2).sum())
+    assert figures["force_r2"] == pytest.approx(
+        1 - 0.01 * (forces**2).sum() / ((forces - forces.mean()) ** 2).sum()
+    )
 
 
 def test_the_shift_of_each_composition_is_removed_exactly():
@@ -77,10 +79,14 @@ def test_what_is_left_is_the_scatter_within_compositions():
     assert np.abs(energy["predicted"] - energy["reference"]).to_numpy() == pytest.approx(0.003)
 
 
-def test_stress_is_compared_in_GPa_where_there_is_one():
+def test_stress_is_compared_in_gigapascal_where_there_is_one():
     evaluation = evaluate(Wrong(), make(), mobile="F")
     assert evaluation.figures["stress_rmse_GPa"] == pytest.approx(STRESS_ERROR * GPA_PER_EV_PER_A3)
-    assert evaluation.pairs["kind"].value_counts().to_dict() == {"force": 8 * 24, "stress": 8 * 9, "energy": 8}
+    assert evaluation.pairs["kind"].value_counts().to_dict() == {
+        "force": 8 * 24,
+        "stress": 8 * 9,
+        "energy": 8,
+    }
     assert list(evaluation.pairs.columns) == ["kind", "element", "composition", "reference", "predicted"]
     without = evaluate(Wrong(), make(stress=False), mobile="F")
     assert without.figures["stress_rmse_GPa"] is None

@@ -74,7 +74,13 @@ def test_the_frames_worth_labelling_are_the_farthest_first():
 
 @pytest.mark.parametrize(
     ("covering", "bins"),
-    [(np.zeros((3, 2)), 5), (np.zeros((1, 3)), 5), (np.zeros((4, 3)), 5), (line([1, 2, np.nan]), 5), (line([1, 2]), 0)],
+    [
+        (np.zeros((3, 2)), 5),
+        (np.zeros((1, 3)), 5),
+        (np.zeros((4, 3)), 5),
+        (line([1, 2, np.nan]), 5),
+        (line([1, 2]), 0),
+    ],
 )
 def test_sets_that_cannot_be_compared_are_refused(covering, bins):
     with pytest.raises(InputError):

@@ -66,12 +66,17 @@ def test_the_same_frames_are_picked_whatever_the_order_of_the_pool(clusters, see
 
 @settings(max_examples=40, deadline=None)
 @given(
-    n_frames=st.integers(2, 60), clusters=st.integers(1, 12), per_cluster=st.integers(1, 6), seed=st.integers(0, 9)
+    n_frames=st.integers(2, 60),
+    clusters=st.integers(1, 12),
+    per_cluster=st.integers(1, 6),
+    seed=st.integers(0, 9),
 )
 def test_as_many_frames_are_picked_as_asked_for(n_frames, clusters, per_cluster, seed):
     features = blobs(n_frames, n_features=5, seed=seed)
     if clusters * per_cluster > n_frames:
-        with pytest.raises(InputError, match=f"{n_frames} distinct frames, {clusters * per_cluster} were asked"):
+        with pytest.raises(
+            InputError, match=f"{n_frames} distinct frames, {clusters * per_cluster} were asked"
+        ):
             select(features, clusters, per_cluster)
         return
     picks = select(features, clusters, per_cluster)
@@ -156,7 +161,9 @@ def test_two_hundred_thousand_frames_take_little_memory_and_time():
     picks = direct.select(features, clusters=300, per_cluster=3, threshold=0.5)
     spent_s = time.process_time() - started
     peak_GB = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    print(f"200,000 x 64 -> {len(picks.rows)}: {spent_s:.1f} s CPU, peak {peak_GB:.2f} GB, {picks.threshold=}")
+    print(
+        f"200,000 x 64 -> {len(picks.rows)}: {spent_s:.1f} s CPU, peak {peak_GB:.2f} GB, {picks.threshold=}"
+    )
     assert len(picks.rows) == 900
     assert spent_s < 120
     assert peak_GB < 6

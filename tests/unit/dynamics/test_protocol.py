@@ -1,0 +1,169 @@
+"""Starts, volumes and momenta of the protocol."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import rocksalt_lif
+
+from hopline.console import InputError
+from hopline.dynamics import protocol
+from hopline.trajectories import OBSERVABLES, Trajectory
+
+NVT = {
+    "ensemble": "nvt", "temperature_K": 300.0, "timestep_fs": 1.0, "duration_ps": 1.0, "frame_interval_fs": 10.0,
+    "seed": 0, "friction_per_ps": 10.0,
+}  # fmt: skip
+NPT = NVT | {"ensemble": "npt", "barostat_time_fs": 100.0}
+
+
+def run_of(energies_eV=None, cells_A=None, interval_ps=0.1):
+    """Return a trajectory with these total energies and cells."""
+    n_frames = len(energies_eV if cells_A is None else cells_A)
+    atoms = rocksalt_lif()
+    cells_A = np.repeat(atoms.cell.array[None], n_frames, axis=0) if cells_A is None else np.asarray(cells_A)
+    observables = dict.fromkeys(OBSERVABLES)
+    if energies_eV is not None:
+        observables |= {
+            "potential_energy_eV": np.asarray(energies_eV),
+            "kinetic_energy_eV": np.zeros(n_frames),
+        }
+    return Trajectory(
+        numbers=atoms.numbers, masses_amu=atoms.get_masses(),
+        positions_A=np.repeat(atoms.positions[None], n_frames, axis=0), cells_A=cells_A,
+        time_ps=np.arange(n_frames) * interval_ps, observables=observables, source="run.h5",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings_", "name"),
+    [
+        (NVT | {"ensemble": "nph"}, "nph"),
+        (NVT | {"temperature_K": 0.0}, "temperature_K"),
+        (NVT | {"temperature_K": float("nan")}, "temperature_K"),
+        (NVT | {"timestep_fs": -1.0}, "timestep_fs"),
+        (NVT | {"duration_ps": float("inf")}, "duration_ps"),
+        (NVT | {"frame_interval_fs": float("nan")}, "frame_interval_fs"),
+        (NVT | {"frame_interval_fs": 0.5}, "0.5 fs cannot be written with a timestep of 1.0"),
+        (NVT | {"friction_per_ps": 0.0}, "friction_per_ps"),
+        (NPT | {"barostat_time_fs": 0.0}, "barostat_time_fs"),
+        (NVT | {"scale_first": 0.0}, "scale_first"),
+        (NPT | {"scale_last": 1.1}, "only nvt can sweep"),
+    ],
+)
+def test_settings_that_no_integrator_can_follow_are_refused(settings_, name):
+    with pytest.raises(InputError, match=name):
+        protocol.Stage(**settings_)
+
+
+@settings(max_examples=60, deadline=None)
+@given(timestep_fs=st.floats(0.1, 5), steps=st.floats(1, 50), duration_ps=st.floats(0.5, 50))
+def test_a_run_has_whole_frame_intervals_and_the_length_asked_for(timestep_fs, steps, duration_ps):
+    times = {"timestep_fs": timestep_fs, "frame_interval_fs": steps * timestep_fs, "duration_ps": duration_ps}
+    stage = protocol.Stage(**{**NVT, **times})
+    assert stage.n_steps % stage.steps_per_frame == 0
+    interval_fs = stage.steps_per_frame * timestep_fs
+    assert abs(interval_fs - steps * timestep_fs) <= timestep_fs / 2 + 1e-9
+    assert abs(stage.n_steps * timestep_fs - 1000 * duration_ps) <= interval_fs / 2 + 1e-6
+
+
+def test_a_stage_without_friction_is_nve_only():
+    assert protocol.Stage(**(NVT | {"ensemble": "nve", "friction_per_ps": 0.0})).n_steps == 1000
+
+
+def test_total_momentum_goes_and_relative_velocities_stay():
+    atoms = rocksalt_lif()
+    protocol.draw_momenta(atoms, 900.0, seed=3)
+    before = atoms.get_velocities()
+    protocol.remove_total_momentum(atoms)
+    np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(np.diff(atoms.get_velocities(), axis=0), np.diff(before, axis=0), atol=1e-12)
+    assert protocol.degrees_of_freedom(atoms, "nve") == 21
+    assert protocol.degrees_of_freedom(atoms, "nvt") == 24
+
+
+def test_momenta_depend_on_the_seed_alone():
+    drawn = []
+    for seed in (1, 1, 2):
+        atoms = rocksalt_lif()
+        protocol.draw_momenta(atoms, 300.0, seed)
+        drawn.append(atoms.get_momenta())
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert np.abs(drawn[0] - drawn[2]).max() > 0.01
+
+
+def test_drawn_momenta_have_the_temperature_before_and_after_the_total_is_removed():
+    """Chi-square with 3 N and 3 N - 3 degrees of freedom an atom set; false-alarm rate 1e-3 each."""
+    from scipy.stats import chi2
+
+    from hopline.units import BOLTZMANN_EV_PER_K
+
+    sums = np.zeros(2)
+    draws, temperature_K = 200, 700.0
+    for seed in range(draws):
+        atoms = rocksalt_lif()
+        protocol.draw_momenta(atoms, temperature_K, seed)
+        sums[0] += 2 * atoms.get_kinetic_energy() / (BOLTZMANN_EV_PER_K * temperature_K)
+        protocol.remove_total_momentum(atoms)
+        sums[1] += 2 * atoms.get_kinetic_energy() / (BOLTZMANN_EV_PER_K * temperature_K)
+    for total, freedom in zip(sums, (24, 21), strict=True):
+        low, high = chi2.ppf([5e-4, 1 - 5e-4], freedom * draws)
+        assert low < total < high
+
+
+def test_the_volume_is_the_mean_after_the_discarded_part():
+    structure = rocksalt_lif()
+    scales = np.array([2.0, 2.0, 1.01, 1.03])
+    run = run_of(cells_A=structure.cell.array * scales[:, None, None])
+    scaled = protocol.at_mean_volume(structure, run, discard_fraction=0.5)
+    assert scaled.get_volume() == pytest.approx(structure.get_volume() * (1.01**3 + 1.03**3) / 2)
+    np.testing.assert_allclose(scaled.get_scaled_positions(), structure.get_scaled_positions(), atol=1e-12)
+    assert structure.get_volume() == pytest.approx(4.08**3)
+
+
+def test_another_supercell_is_refused():
+    cells = np.repeat(rocksalt_lif((2, 1, 1)).cell.array[None], 3, axis=0)
+    with pytest.raises(InputError, match="another cell shape"):
+        protocol.at_mean_volume(rocksalt_lif(), run_of(cells_A=cells), discard_fraction=0.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n_frames=st.integers(2, 400),
+    replicas=st.integers(1, 6),
+    apart_ps=st.floats(0, 10),
+    seed=st.integers(0, 9),
+)
+def test_starts_are_apart_after_equilibration_and_at_the_mean(n_frames, replicas, apart_ps, seed):
+    energies = np.random.default_rng(seed).normal(size=n_frames)
+    run = run_of(energies)
+    gap = round(apart_ps / 0.1)
+    if n_frames - n_frames // 10 < replicas + (replicas - 1) * gap:
+        with pytest.raises(InputError, match="cannot give"):
+            protocol.select_starts(run, replicas=replicas, starts_apart_ps=apart_ps)
+        return
+    starts = protocol.select_starts(run, replicas=replicas, starts_apart_ps=apart_ps)
+    assert len(starts) == replicas
+    assert starts[0] >= n_frames // 10
+    assert starts[-1] < n_frames
+    assert (np.diff(run.time_ps[starts]) >= apart_ps - 1e-9).all()
+    mean = energies[n_frames // 10 :].mean()
+    # the first start is the nearest to the mean in the first stretch: nothing before it there is nearer
+    before = energies[n_frames // 10 : starts[0]]
+    assert not len(before) or np.abs(before - mean).min() >= abs(energies[starts[0]] - mean)
+
+
+def test_the_starts_known_to_be_nearest_are_taken():
+    energies = np.ones(100)
+    energies[1::2] = -1
+    energies[[15, 55, 85]] = 0.001
+    assert protocol.select_starts(run_of(energies), replicas=3, starts_apart_ps=1.0) == [15, 55, 85]
+
+
+def test_a_run_without_energies_gives_no_starts():
+    run = run_of(np.zeros(50))
+    bare = dataclasses.replace(run, observables=dict.fromkeys(OBSERVABLES))
+    with pytest.raises(InputError, match="holds no energies"):
+        protocol.select_starts(bare, replicas=2, starts_apart_ps=0.1)
