@@ -97,6 +97,7 @@ def level_of_theory(settings: EspressoSettings, pseudopotentials: Mapping[str, P
     It holds the functional, both cutoffs, the mesh, the smearing, the spin, and the first digits of the
     SHA-256 of each element's pseudopotential.
     """
+    spin = settings.total_magnetization
     mesh = "x".join(map(str, settings.kpoints)) + "+" + "".join(map(str, settings.kpoints_shift))
     parts = [
         f"{settings.functional} pw.x",
@@ -105,11 +106,7 @@ def level_of_theory(settings: EspressoSettings, pseudopotentials: Mapping[str, P
         "fixed occupations"
         if settings.smearing == NO_SMEARING
         else f"{settings.smearing} {settings.smearing_width_Ry:g} Ry",
-        *(
-            []
-            if settings.total_magnetization is None
-            else [f"magnetization {settings.total_magnetization:g}"]
-        ),
+        *([f"magnetization {spin:g}"] if spin is not None else []),
         *(
             f"{element} {files.sha256(path)[:HASH_PREFIX_LENGTH] if path.is_file() else 'unknown'}"
             for element, path in sorted(pseudopotentials.items())
