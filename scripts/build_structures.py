@@ -34,6 +34,8 @@ def main() -> None:
     """Build, fill and write one structure."""
     args = parse()
     run = provenance.start(vars(args), [args.file] if args.file else [])
+    if min(args.supercell) < 1:
+        raise console.InputError(f"--supercell must be three numbers of 1 or more, got {args.supercell}")
     if args.file:
         host = structures.read_host(args.file)
     elif args.species and args.lattice_constants_A:

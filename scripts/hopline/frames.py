@@ -169,8 +169,8 @@ def hold_out_trajectories(
 
     A trajectory is a frame's ``source``; neighbouring frames are nearly the same frame, so a frame-wise split
     would test on what was trained. Trajectories are drawn at random within each composition, those that bring it
-    nearer to ``fraction`` of its frames; at least one (the shortest, if all are too long) is held out, one kept. What is drawn in one composition
-    does not depend on the others.
+    nearer to ``fraction`` of its frames; at least one (the shortest, if all are too long) is held out, one kept.
+    What is drawn in one composition does not depend on the others.
 
     Raises
     ------
@@ -194,8 +194,10 @@ def hold_out_trajectories(
         wanted = fraction * sum(len(rows) for rows in by_source.values())
         rng = np.random.default_rng([seed, *composition.encode()])
         taken: list[int] = []
-        for source in rng.permutation(sorted(by_source))[:-1]:
+        drawn = rng.permutation(sorted(by_source))
+        for source in drawn[:-1]:
             if len(taken) + len(by_source[source]) / 2 <= wanted:
                 taken += by_source[source]
-        held_out += taken or min(by_source.values(), key=len)
+        shortest = min((by_source[source] for source in drawn), key=len)
+        held_out += taken or shortest
     return sorted(set(range(len(frames))) - set(held_out)), sorted(held_out)
