@@ -22,11 +22,12 @@ def run_flags(stage, *skipped):
     return flags
 
 
-def volume_from(wildcards):
-    """Return the NpT run whose mean volume a composition takes."""
-    composition = config["dynamics"]["npt"].get("volume_from", wildcards.composition)
-    folder = FOLDER.format(**{**wildcards, "composition": composition})
-    return f"{folder}/npt.h5"
+def volume_run(system, potential, composition, temperature_K):
+    """Return the NpT run (without its suffix) whose mean volume a condition takes."""
+    npt = config["dynamics"]["npt"]
+    potential = npt.get("volume_from_potential", potential)
+    composition = npt.get("volume_from", composition)
+    return f"results/{system}/dynamics/{potential}/{composition}/{temperature_K}K/npt"
 
 
 rule equilibrate_npt:
@@ -44,7 +45,7 @@ rule equilibrate_npt:
     resources:
         gpu=1,
     params:
-        flags=run_flags("npt", "volume_from", "discard_fraction"),
+        flags=run_flags("npt", "volume_from", "volume_from_potential", "discard_fraction"),
         limits=as_flags(config["dynamics"]["limits"]),
         seed=lambda w: seed("npt", *w),
     shell:
@@ -63,8 +64,8 @@ rule equilibrate_nvt:
     input:
         script=script("equilibrate_nvt"),
         start="results/{system}/structures/{composition}.extxyz",
-        npt=volume_from,
-        npt_sidecar=lambda w: volume_from(w).replace(".h5", ".json"),
+        npt=lambda w: f"{volume_run(**w)}.h5",
+        npt_sidecar=lambda w: f"{volume_run(**w)}.json",
         potential=CARD,
     output:
         trajectory=f"{FOLDER}/nvt.h5",

@@ -65,8 +65,7 @@ def sidecars(wildcards):
     ]
     found = []
     for potential, composition, temperature_K in conditions(wildcards.system):
-        volume = config["dynamics"]["npt"].get("volume_from", composition)
-        found.append(f"{root}/dynamics/{potential}/{volume}/{temperature_K}K/npt.json")
+        found.append(f"{volume_run(wildcards.system, potential, composition, temperature_K)}.json")
         found += [f"{root}/dynamics/{potential}/{composition}/{temperature_K}K/{stage}.json" for stage in stages]
     if datasets_of(wildcards.system):
         found += [path.removesuffix(".h5") + ".json" for path in explored(wildcards.system)]

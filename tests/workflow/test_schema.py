@@ -38,6 +38,7 @@ OPTIONAL_WITHOUT_DEFAULT = {
     "systems.*.host.prototype", "systems.*.host.species", "systems.*.host.lattice_constants_A", "systems.*.host.file",
     "datasets.*.labels.source", "datasets.*.labels.atom_references",
     "dynamics.npt.volume_from",
+    "dynamics.npt.volume_from_potential",
     "diffusion.fit_start_ps", "diffusion.fit_stop_ps", "diffusion.hop_length_A",
 }  # fmt: skip
 """Left out they mean something that no single value says: one of two ways, or `find it yourself`."""

@@ -152,7 +152,11 @@ def _integrator(atoms: Atoms, stage: Stage) -> MolecularDynamics:
     if stage.ensemble == "npt":
         settings["externalstress"] = -stage.pressure_GPa * ase.units.GPa
         settings["hydrostatic"] = True
-        settings["P_tau"] = stage.barostat_time_fs * ASE_TIME_PER_FS
+        # critically damped: an undamped cell that starts off its volume overshoots to densities no potential knows.
+        # For a relaxation time tau the friction is 2 / tau and the period 2 pi tau; ASE's friction is 1 / P_tau and
+        # its period P_tau / 4 times the root of the mass factor
+        settings["P_tau"] = stage.barostat_time_fs / 2.0 * ASE_TIME_PER_FS
+        settings["P_mass_factor"] = (16.0 * np.pi) ** 2
     with warnings.catch_warnings():
         # the barostat's mass follows from its time by ASE's own rule, which is what we ask for
         warnings.filterwarnings("ignore", message="Using heuristic P_mass")

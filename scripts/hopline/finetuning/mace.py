@@ -90,19 +90,21 @@ def read_history(folder: str | os.PathLike[str]) -> pd.DataFrame:
     """Read MACE's log of losses and validation errors: one row an epoch, columns HISTORY and ``valid_loss``."""
     rows: dict[int, dict[str, Any]] = {}
     losses: dict[int, list[float]] = {}
+    trained_s = 0.0
     for line in _log_lines(folder):
         if line.get("epoch") is None:
             continue
         epoch = int(line["epoch"]) + 1
         if line["mode"] == "opt":
             losses.setdefault(epoch, []).append(float(line["loss"]))
+            trained_s += float(line.get("time", 0.0))
         else:
             rows[epoch] = {
                 "epoch": epoch,
                 "valid_loss": float(line["loss"]),
                 "valid_energy_rmse_meV_per_atom": float(line["rmse_e_per_atom"]) * MEV_PER_EV,
                 "valid_force_rmse_meV_per_A": float(line["rmse_f"]) * MEV_PER_EV,
-                "wall_time_s": float("nan"),
+                "wall_time_s": trained_s,
             }
     for epoch, row in rows.items():
         row["train_loss"] = sum(losses.get(epoch, [])) / max(1, len(losses.get(epoch, [])))
