@@ -53,7 +53,9 @@ def check_reference(key, name, known):
 def check_references():
     systems, datasets, potentials = config["systems"], config["datasets"], config["potentials"]
     check_reference("exploration.potential", config["exploration"]["potential"] if datasets else None, potentials)
-    check_reference("dynamics.npt.volume_from_potential", config["dynamics"]["npt"].get("volume_from_potential"), potentials)
+    check_reference(
+        "dynamics.npt.volume_from_potential", config["dynamics"]["npt"].get("volume_from_potential"), potentials
+    )
     for name, dataset in datasets.items():
         key = f"datasets.{name}"
         check_reference(f"{key}.system", dataset["system"], systems)

@@ -18,9 +18,9 @@ class Stage:
     """One molecular-dynamics run.
 
     ``friction_per_ps`` belongs to the Langevin thermostat of npt and nvt, ``pressure_GPa`` and
-    ``barostat_time_fs`` (relaxation time of the volume) to npt; nve uses none of them. An nvt run may sweep its volume: the cell's lengths go evenly
-    from ``scale_first`` to ``scale_last`` times the start's, a step before each frame interval, so that one run
-    visits compressed and expanded crystals.
+    ``barostat_time_fs`` (relaxation time of the volume) to npt; nve uses none of them. An nvt run may sweep its
+    volume: the cell's lengths go evenly from ``scale_first`` to ``scale_last`` times the start's, a step before each
+    frame interval, so that one run visits compressed and expanded crystals.
     """
 
     ensemble: str

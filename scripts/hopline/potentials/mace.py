@@ -7,7 +7,7 @@ model file is the one the card was written for, not that its author means well: 
 import os
 import pickle
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ase.stress
 import mace  # noqa: F401  # before e3nn: it lets torch load e3nn's constants
@@ -32,7 +32,7 @@ class MaceCalculator(Calculator):
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
 
-    def __init__(self, model: torch.nn.Module, *, dtype: str, head: str | None) -> None:
+    def __init__(self, model: Any, *, dtype: str, head: str | None) -> None:
         super().__init__()
         self.dtype = getattr(torch, dtype)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
