@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,9 @@ from hopline.dynamics.protocol import Stage, degrees_of_freedom
 from hopline.files import read_json, write_json
 from hopline.trajectories import TrajectoryWriter
 from hopline.units import ASE_TIME_PER_FS, BOLTZMANN_EV_PER_K, FS_PER_PS, GPA_PER_EV_PER_A3
+
+TYPICAL_BULK_MODULUS_GPA = 50.0
+"""Sets the speed of the barostat only, not what it samples: within a factor of four it stays near critical damping."""
 
 
 @dataclass(frozen=True)
@@ -153,14 +155,12 @@ def _integrator(atoms: Atoms, stage: Stage) -> MolecularDynamics:
         settings["externalstress"] = -stage.pressure_GPa * ase.units.GPa
         settings["hydrostatic"] = True
         # critically damped: an undamped cell that starts off its volume overshoots to densities no potential knows.
-        # For a relaxation time tau the friction is 2 / tau and the period 2 pi tau; ASE's friction is 1 / P_tau and
-        # its period P_tau / 4 times the root of the mass factor
-        settings["P_tau"] = stage.barostat_time_fs / 2.0 * ASE_TIME_PER_FS
-        settings["P_mass_factor"] = (16.0 * np.pi) ** 2
-    with warnings.catch_warnings():
-        # the barostat's mass follows from its time by ASE's own rule, which is what we ask for
-        warnings.filterwarnings("ignore", message="Using heuristic P_mass")
-        return LangevinBAOAB(atoms, timestep, **settings)
+        # The length strain e of a crystal obeys W e'' = -9 B V e, so W = 9 B V tau^2 gives the frequency 1 / tau, and
+        # a friction of 2 / tau damps it critically; ASE's friction is 1 / P_tau
+        tau = stage.barostat_time_fs * ASE_TIME_PER_FS
+        settings["P_tau"] = tau / 2.0
+        settings["P_mass"] = 9.0 * TYPICAL_BULK_MODULUS_GPA * ase.units.GPa * atoms.get_volume() * tau**2
+    return LangevinBAOAB(atoms, timestep, **settings)
 
 
 def _pressure(atoms: Atoms) -> float:

@@ -171,7 +171,14 @@ def _flags(
         "plot": False,
         "device": "cuda" if _has_cuda() else "cpu",
     }
-    return ["--ema", "--save_cpu", *(f"--{name}={value}" for name, value in settings.items())]
+    # the universal short-range repulsion (ZBL) stands in where no label reaches: without it a potential trained on
+    # little data lets two atoms fall into each other
+    return [
+        "--ema",
+        "--save_cpu",
+        "--pair_repulsion",
+        *(f"--{name}={value}" for name, value in settings.items()),
+    ]
 
 
 def _has_cuda() -> bool:
