@@ -105,7 +105,8 @@ def test_npt_holds_the_pressure_and_volume_of_an_ideal_gas_in_an_elastic_box(tmp
     draw_momenta(atoms, temperature_K, seed=2)
     asked = stage(
         "npt", temperature_K=temperature_K, pressure_GPa=pressure_GPa, friction_per_ps=20.0, timestep_fs=4.0,
-        barostat_time_fs=60.0, frame_interval_fs=20.0, duration_ps=60.0,
+        # sixteen times softer than the crystal the barostat's mass is made for: four times the time asked for
+        barostat_time_fs=15.0, frame_interval_fs=20.0, duration_ps=100.0,
     )  # fmt: skip
     ase_engine.simulate(atoms, asked, NO_LIMITS, tmp_path / "a.h5")
     run = read_trajectory(tmp_path / "a.h5")
