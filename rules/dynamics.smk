@@ -25,7 +25,9 @@ def run_flags(stage, *skipped):
 def volume_run(system, potential, composition, temperature_K):
     """Return the NpT run (without its suffix) whose mean volume a condition takes."""
     npt = config["dynamics"]["npt"]
-    potential = npt.get("volume_from_potential", potential)
+    # a potential trained for one system says nothing about the volume of another
+    given = npt.get("volume_from_potential")
+    potential = given if given in potentials_of(system) else potential
     composition = npt.get("volume_from", composition)
     return f"results/{system}/dynamics/{potential}/{composition}/{temperature_K}K/npt"
 
