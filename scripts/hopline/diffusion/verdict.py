@@ -128,8 +128,8 @@ def _judge_statistics(evidence: Evidence, thresholds: VerdictThresholds) -> list
         )
     if evidence.relative_standard_error > thresholds.max_relative_standard_error:
         weak.append(
-            f"The standard error (the larger of the replicas' and a random walk's) is {evidence.relative_standard_error:.0%} of D, "
-            f"the bound is {thresholds.max_relative_standard_error:.0%}."
+            "The standard error (the larger of the replicas' and a random walk's) is "
+            f"{evidence.relative_standard_error:.0%} of D, the bound is {thresholds.max_relative_standard_error:.0%}."
         )
     if evidence.interval_low <= 0:
         weak.append("The 95 % interval reaches zero.")
