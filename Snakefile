@@ -9,6 +9,7 @@ if not config:
     configfile: "config/config.yaml"
 
 
+include: "rules/checks.smk"
 include: "rules/common.smk"
 include: "rules/configurations.smk"
 include: "rules/labels.smk"

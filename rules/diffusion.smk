@@ -55,7 +55,8 @@ rule fit_arrhenius:
 rule compute_pair_correlations:
     input:
         script=script("compute_pair_correlations"),
-        trajectory=f"{FOLDER}/nve-1.h5",
+        trajectories=expand(f"{FOLDER}/nve-{{replica}}.h5", replica=range(1, N_REPLICAS + 1), allow_missing=True),
+        sidecars=expand(f"{FOLDER}/nve-{{replica}}.json", replica=range(1, N_REPLICAS + 1), allow_missing=True),
     output:
         correlations=f"{DIFFUSION}/{{temperature_K}}K.rdf.csv",
     log:
@@ -66,7 +67,7 @@ rule compute_pair_correlations:
         flags=as_flags(config["correlations"]),
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
-        " --trajectory {input.trajectory:q}"
+        " --trajectory {input.trajectories:q}"
         " {params.flags}"
         " --correlations {output.correlations:q}"
         " > {log:q} 2>&1"

@@ -16,8 +16,7 @@ def label_sources(wildcards):
         n_frames = config["datasets"][wildcards.dataset]["direct"]["frames"]
         folder = f"results/{wildcards.system}/labels/{wildcards.dataset}/runs"
         return [f"{folder}/{index:04d}/pw.out" for index in range(n_frames)]
-    source = labels_of(wildcards)["source"]
-    return source if isinstance(source, list) else [source]
+    return sources_of(wildcards.dataset)
 
 
 def selected_frames(wildcards):

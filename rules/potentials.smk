@@ -52,7 +52,9 @@ rule assemble_dataset:
         "../envs/analysis.yaml"
     params:
         selection=lambda w, input: f"--selection {input.selection}" if input.selection else "",
-        references=lambda w, input: f"--atom-references {input.atom_references}" if input.atom_references else "",
+        references=lambda w, input: (
+            f"--atom-references {shlex.quote(str(input.atom_references))}" if input.atom_references else ""
+        ),
         flags=lambda w: as_flags(config["datasets"][w.dataset], "valid_fraction"),
         seed=lambda w: seed("validation", w.dataset),
     shell:

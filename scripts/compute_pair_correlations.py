@@ -11,7 +11,13 @@ from hopline import console, files, provenance
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trajectory", type=Path, required=True, help="trajectory to average over")
+    parser.add_argument(
+        "--trajectory",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="replicas to average over, exploded ones left out",
+    )
     parser.add_argument(
         "--correlations", type=Path, required=True, help="CSV to write: one row per pair and bin"
     )
@@ -23,12 +29,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Read the trajectory, correlate, write."""
     args = parse()
-    run = provenance.start(vars(args), [args.trajectory])
+    run = provenance.start(vars(args), [*args.trajectory, *map(provenance.sidecar_of, args.trajectory)])
     from hopline.correlations import pair_correlations
     from hopline.trajectories import read_trajectory
 
-    trajectory = read_trajectory(args.trajectory, frame_interval_fs=args.frame_interval_fs)
-    found = pair_correlations(trajectory, bin_width_A=args.bin_width_A)
+    sound = [path for path in args.trajectory if provenance.read_sidecar(path).get("status") != "exploded"]
+    if not sound:
+        console.say("every replica exploded: the correlations are those of the frames before")
+    replicas = [
+        read_trajectory(path, frame_interval_fs=args.frame_interval_fs) for path in sound or args.trajectory
+    ]
+    found = pair_correlations(replicas, bin_width_A=args.bin_width_A)
     with files.whole(args.correlations) as temporary, temporary.open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow(["centre", "neighbour", "r_A", "g", "upper_edge_A", "coordination"])

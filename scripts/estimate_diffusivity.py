@@ -48,7 +48,7 @@ def main() -> None:
     """Read replicas and their sidecars, estimate, write."""
     args = parse()
     run = provenance.start(
-        vars(args), [*args.trajectory, *(path.with_suffix(".json") for path in args.trajectory)]
+        vars(args), [*args.trajectory, *(provenance.sidecar_of(path) for path in args.trajectory)]
     )
     from hopline.diffusion.estimate import estimate_diffusivity
     from hopline.diffusion.replicas import ReplicaSource
@@ -57,8 +57,7 @@ def main() -> None:
 
     sources = []
     for path in args.trajectory:
-        sidecar = path.with_suffix(".json")
-        told = files.read_json(sidecar) if sidecar.is_file() else {}
+        told = provenance.read_sidecar(path)
         load = partial(read_trajectory, path, frame_interval_fs=args.frame_interval_fs)
         sources.append(ReplicaSource(str(path), load, told.get("status"), told.get("reason")))
     given = vars(args)

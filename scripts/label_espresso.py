@@ -26,10 +26,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run, say how it went."""
     args = parse()
-    from hopline.labels import espresso
+    from hopline.labels import ladder
 
     run = provenance.start(vars(args), [args.input])
-    result = espresso.run(
+    result = ladder.run(
         args.input, args.output, launcher=args.launcher, pools=args.pools, timeout_s=args.timeout_s
     )
     run.write_beside(args.output)

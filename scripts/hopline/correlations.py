@@ -1,5 +1,6 @@
 """Pair correlations of a trajectory: radial distribution functions and running coordination numbers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -16,7 +17,7 @@ BLOCK_BYTES = 1 << 26
 
 @dataclass(frozen=True, eq=False)
 class PairCorrelations:
-    """Radial distributions averaged over frames.
+    """Radial distributions averaged over the frames of all replicas.
 
     ``r_A`` (n_bins,): bin centres; ``upper_edges_A`` (n_bins,): where the coordination number is counted up
     to; ``distribution`` and ``coordination`` map ordered pairs of symbols (centre, neighbour) to (n_bins,)
@@ -29,8 +30,8 @@ class PairCorrelations:
     coordination: dict[tuple[str, str], NDArray[np.float64]]
 
 
-def pair_correlations(trajectory: Trajectory, *, bin_width_A: float) -> PairCorrelations:
-    """Return g(r) and the running coordination number of every pair of species, averaged over frames.
+def pair_correlations(trajectories: Sequence[Trajectory], *, bin_width_A: float) -> PairCorrelations:
+    """Return g(r) and the running coordination number of every pair of species, averaged over replicas' frames.
 
     r reaches half the shortest distance between opposite faces of any frame's cell, within which the nearest
     image by rounded fractional coordinates is the only one. g counts distinct pairs, N_a N_b or N_a (N_a -
@@ -40,11 +41,20 @@ def pair_correlations(trajectory: Trajectory, *, bin_width_A: float) -> PairCorr
     Raises
     ------
     InputError
-        If the bin width is not positive or wider than the reach.
+        If the bin width is not positive or wider than the reach, a cell is missing, or the atoms differ.
     """
-    if not trajectory.cells_A.any():
-        raise InputError(f"{trajectory.source} has no cell, so its density is unknown: g(r) needs one")
-    reach_A = 0.5 * min(float(_widths(cell).min()) for cell in trajectory.cells_A)
+    numbers = trajectories[0].numbers
+    for trajectory in trajectories:
+        if not trajectory.cells_A.any():
+            raise InputError(f"{trajectory.source} has no cell, so its density is unknown: g(r) needs one")
+        if not np.array_equal(trajectory.numbers, numbers):
+            raise InputError(f"{trajectory.source} has other atoms than {trajectories[0].source}")
+    frames = [
+        frame
+        for trajectory in trajectories
+        for frame in zip(trajectory.positions_A, trajectory.cells_A, strict=True)
+    ]
+    reach_A = 0.5 * min(float(_widths(cell).min()) for _, cell in frames)
     if not 0 < bin_width_A <= reach_A:
         raise InputError(
             f"the bin width is {bin_width_A} A; it must be above 0 and up to {reach_A:.3f} A, half the cell"
@@ -52,10 +62,7 @@ def pair_correlations(trajectory: Trajectory, *, bin_width_A: float) -> PairCorr
     n_bins = int(reach_A / bin_width_A + 1e-9)
     edges = np.arange(n_bins + 1, dtype=np.float64) * bin_width_A
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
-    rows = {
-        chemical_symbols[number]: np.flatnonzero(trajectory.numbers == number)
-        for number in np.unique(trajectory.numbers)
-    }
+    rows = {chemical_symbols[number]: np.flatnonzero(numbers == number) for number in np.unique(numbers)}
     distribution: dict[tuple[str, str], NDArray[np.float64]] = {}
     coordination: dict[tuple[str, str], NDArray[np.float64]] = {}
     for one, other in combinations_with_replacement(rows, 2):
@@ -63,16 +70,16 @@ def pair_correlations(trajectory: Trajectory, *, bin_width_A: float) -> PairCorr
         if n_pairs == 0:
             continue
         counts, density_weighted = np.zeros(n_bins), np.zeros(n_bins)
-        for positions, cell in zip(trajectory.positions_A, trajectory.cells_A, strict=True):
+        for positions, cell in frames:
             found = _histogram(
                 positions[rows[one]], positions[rows[other]], cell, bin_width_A, n_bins, same=one == other
             )
             counts += found
             density_weighted += found * abs(np.linalg.det(cell))
-        g = density_weighted / (trajectory.n_frames * n_pairs * shells)
+        g = density_weighted / (len(frames) * n_pairs * shells)
         for centre, neighbour in {(one, other), (other, one)}:
             distribution[centre, neighbour] = g
-            coordination[centre, neighbour] = np.cumsum(counts) / (trajectory.n_frames * len(rows[centre]))
+            coordination[centre, neighbour] = np.cumsum(counts) / (len(frames) * len(rows[centre]))
     return PairCorrelations((edges[:-1] + edges[1:]) / 2, edges[1:], distribution, coordination)
 
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hopline.files import sha256, write_json
+from hopline.files import read_json, sha256, write_json
 
 PACKAGES = ("numpy", "scipy", "ase", "torch", "chgnet", "mace-torch", "scikit-learn", "pymatgen", "h5py")
 
@@ -49,6 +49,17 @@ class Run:
 def start(settings: Mapping[str, Any], inputs: Iterable[str | os.PathLike[str]]) -> Run:
     """Open the record of a run that reads ``inputs`` under ``settings`` (a script's parsed flags)."""
     return Run(settings=dict(settings), inputs=tuple(Path(path) for path in inputs))
+
+
+def sidecar_of(trajectory: str | os.PathLike[str]) -> Path:
+    """Return where a trajectory's status, checks and provenance are kept: ``npt.json`` beside ``npt.h5``."""
+    return Path(trajectory).with_suffix(".json")
+
+
+def read_sidecar(trajectory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what stands in a trajectory's sidecar, or nothing where it has none (a file from elsewhere)."""
+    path = sidecar_of(trajectory)
+    return read_json(path) if path.is_file() else {}
 
 
 def device() -> str:

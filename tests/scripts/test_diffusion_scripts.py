@@ -76,16 +76,16 @@ def test_estimate_then_fit(tmp_path, replicas):
 
 def test_pair_correlations(tmp_path, replicas):
     out = tmp_path / "rdf.csv"
-    result = call(
-        "compute_pair_correlations.py",
-        "--trajectory",
-        replicas[0],
-        "--correlations",
-        out,
-        "--bin-width-A",
-        0.5,
-    )
+    flags = ["--correlations", out, "--bin-width-A", 0.5]
+    result = call("compute_pair_correlations.py", "--trajectory", *replicas, *flags)
     assert result.returncode == 0, result.stderr
+    of_all = out.read_text()
+    # the third exploded, so its frames are left out; alone it is all there is
+    call("compute_pair_correlations.py", "--trajectory", *replicas[:2], *flags)
+    assert out.read_text() == of_all
+    result = call("compute_pair_correlations.py", "--trajectory", replicas[2], *flags)
+    assert "every replica exploded" in result.stderr
+    assert out.read_text() != of_all
     rows = list(csv.DictReader(out.open()))
     assert {(row["centre"], row["neighbour"]) for row in rows} == {
         ("Li", "Li"),

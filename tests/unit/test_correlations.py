@@ -23,7 +23,9 @@ def test_ideal_gas(cell):
     rng = np.random.default_rng(30)
     frames, numbers = 400, [3] * 6 + [9] * 9
     found = pair_correlations(
-        trajectory_of(rng.random((frames, 15, 3)) @ cell, numbers, cell), bin_width_A=0.5
+        # the same gas in two replicas of unequal length
+        [trajectory_of(rng.random((part, 15, 3)) @ cell, numbers, cell) for part in (100, frames - 100)],
+        bin_width_A=0.5,
     )
     volume = abs(np.linalg.det(cell))
     shells = 4 / 3 * np.pi * np.diff(np.concatenate([[0], found.upper_edges_A]) ** 3)
@@ -50,7 +52,7 @@ def test_ideal_gas(cell):
 def test_crystals_have_their_coordination_numbers(crystal, shells):
     crystal.positions += 100.0 * crystal.cell.array[0]  # images must not matter
     found = pair_correlations(
-        trajectory_of([crystal.positions], crystal.numbers, crystal.cell.array), bin_width_A=0.05
+        [trajectory_of([crystal.positions], crystal.numbers, crystal.cell.array)], bin_width_A=0.05
     )
     for pair, steps in shells.items():
         for radius_A, expected in steps:
@@ -60,7 +62,7 @@ def test_crystals_have_their_coordination_numbers(crystal, shells):
 
 def test_coordination_belongs_to_the_centre():
     positions = np.array([[[0.0, 0, 0], [1.1, 0, 0], [-1.1, 0, 0]]])
-    found = pair_correlations(trajectory_of(positions, [3, 9, 9], 8 * np.eye(3)), bin_width_A=0.25)
+    found = pair_correlations([trajectory_of(positions, [3, 9, 9], 8 * np.eye(3))], bin_width_A=0.25)
     at = np.flatnonzero(found.upper_edges_A > 1.2)[0]
     assert found.coordination["Li", "F"][at] == pytest.approx(2)
     assert found.coordination["F", "Li"][at] == pytest.approx(1)
@@ -71,4 +73,10 @@ def test_coordination_belongs_to_the_centre():
 @pytest.mark.parametrize("width", [0.0, -1.0, 5.0, float("nan")])
 def test_bad_bins_are_refused(width):
     with pytest.raises(InputError, match="bin width"):
-        pair_correlations(trajectory_of(np.zeros((1, 2, 3)), [3, 3], 8 * np.eye(3)), bin_width_A=width)
+        pair_correlations([trajectory_of(np.zeros((1, 2, 3)), [3, 3], 8 * np.eye(3))], bin_width_A=width)
+
+
+def test_replicas_of_other_atoms_are_refused():
+    replicas = [trajectory_of(np.zeros((1, 2, 3)), numbers, 8 * np.eye(3)) for numbers in ([3, 3], [3, 9])]
+    with pytest.raises(InputError, match="other atoms"):
+        pair_correlations(replicas, bin_width_A=0.5)

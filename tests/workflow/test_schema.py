@@ -51,14 +51,14 @@ def test_key_is_described_closed_and_has_a_default_or_is_required(name):
     if schema.get("type") == "object":
         assert "additionalProperties" in schema
     settled = "default" in schema or required or name in OPTIONAL_WITHOUT_DEFAULT
-    # a potential's keys depend on each other (shipped or trained): rules/common.smk checks them
+    # a potential's keys depend on each other (shipped or trained): rules/checks.smk checks them
     assert settled or name.startswith("potentials.*.")
 
 
 @pytest.mark.parametrize("name", KEYS)
 def test_number_has_bounds_and_its_unit_is_said(name):
     schema, _ = KEYS[name]
-    if schema.get("type") in {"number", "integer"} and name.rpartition(".")[2] != "pressure_GPa":
+    if schema.get("type") in ("number", "integer") and name.rpartition(".")[2] != "pressure_GPa":
         assert {"minimum", "exclusiveMinimum"} & schema.keys()
     unit = name.rpartition("_")[2]
     if unit in UNITS and "description" in schema:

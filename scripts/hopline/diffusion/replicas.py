@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from hopline.console import InputError
 from hopline.diffusion.hops import count_hops, default_hop_length
 from hopline.diffusion.msd import mobile_positions, windowed_msd
+from hopline.dynamics import checks
 from hopline.trajectories import Trajectory
-from hopline.units import CM2_PER_S_PER_A2_PER_PS, MEV_PER_EV
+from hopline.units import CM2_PER_S_PER_A2_PER_PS
 
 INTERVAL_TOLERANCE = 1e-3
 MIN_FRAMES = 20
@@ -102,12 +103,10 @@ def energy_drift(trajectory: Trajectory) -> float | None:
     )
     if potential is None or kinetic is None:
         return None
-    energy = (potential + kinetic) / trajectory.n_atoms
-    known = np.isfinite(energy)
-    if known.sum() < 2:  # noqa: PLR2004
-        return None
-    time_ps = trajectory.time_ps[known] - trajectory.time_ps[known].mean()
-    return float(time_ps @ (energy[known] - energy[known].mean()) / (time_ps @ time_ps)) * MEV_PER_EV
+    total_eV = potential + kinetic
+    known = np.isfinite(total_eV)
+    drift = checks.energy_drift(trajectory.time_ps[known], total_eV[known], trajectory.n_atoms)
+    return drift if np.isfinite(drift) else None
 
 
 def refuse_mixtures(observed: Sequence[Observation]) -> None:

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ase.units
@@ -17,9 +16,13 @@ from ase.md.verlet import VelocityVerlet
 from hopline.console import InputError, progress, say
 from hopline.dynamics.checks import Limits, Watch, energy_drift, throughput_ns_per_day
 from hopline.dynamics.protocol import Stage, degrees_of_freedom
-from hopline.files import read_json, write_json
+from hopline.files import write_json
+from hopline.provenance import read_sidecar, sidecar_of
 from hopline.trajectories import TrajectoryWriter
 from hopline.units import ASE_TIME_PER_FS, BOLTZMANN_EV_PER_K, FS_PER_PS, GPA_PER_EV_PER_A3
+
+NOT_RUN = "not run, since "
+"""Begins the reason of a run whose start was no good; what follows says which run went wrong, and how."""
 
 TYPICAL_BULK_MODULUS_GPA = 50.0
 """Sets the speed of the barostat only, not what it samples: within a factor of four it stays near critical damping."""
@@ -46,7 +49,7 @@ class Outcome:
             "throughput_ns_per_day": self.throughput_ns_per_day,
             "provenance": provenance,
         }
-        write_json(Path(trajectory).with_suffix(".json"), content)
+        write_json(sidecar_of(trajectory), content)
         say(f"{trajectory}: {self.status}, {self.reason}; {self.throughput_ns_per_day:.3g} ns/day")
 
 
@@ -63,7 +66,7 @@ def simulate(
 
     The start is frame 0 and always written. Every later frame is checked before it is written; the run ends at the
     first that fails, and that frame is returned, not written. ``velocities`` asks for velocities in the trajectory.
-    ``unfit`` says why the start is no good (the run before this one exploded): then nothing but frame 0 is run.
+    ``unfit`` says why the start is no good (``why_exploded`` of the run before): then nothing but frame 0 is written.
     A potential that refuses a frame after the start ends the run as a failed check does.
     """
     driver = _integrator(atoms, stage)
@@ -112,9 +115,10 @@ def simulate(
         drift = energy_drift(np.array(times_ps), np.array(energies_eV), len(atoms))
         checks["energy_drift_meV_per_atom_per_ps"] = drift
     simulated_ps = times_ps[-1] if times_ps else 0.0
+    told = f"after {simulated_ps:g} ps: {reason}" if reason else f"all {simulated_ps:g} ps were run"
     return Outcome(
         status="exploded" if reason else "finished",
-        reason=f"after {simulated_ps:g} ps: {reason}" if reason else f"all {simulated_ps:g} ps were run",
+        reason=f"{NOT_RUN}{unfit}" if unfit else told,
         checks=checks,
         simulated_ps=simulated_ps,
         throughput_ns_per_day=throughput_ns_per_day(simulated_ps, time.monotonic() - clock_s),
@@ -123,11 +127,15 @@ def simulate(
 
 
 def why_exploded(trajectory: str | os.PathLike[str]) -> str | None:
-    """Return why the run behind a trajectory is no ground to start from, or None if it finished."""
-    told = read_json(Path(trajectory).with_suffix(".json"))
-    return (
-        f"the run before ended as exploded ({told['reason']})" if told.get("status") == "exploded" else None
-    )
+    """Return which run went wrong, and how, where the one behind a trajectory is no ground to start from; else None.
+
+    A run that was not run for this reason passes on the reason it was given: the first run that went wrong is named.
+    """
+    sidecar = read_sidecar(trajectory)
+    if sidecar.get("status") != "exploded":
+        return None
+    reason = str(sidecar["reason"])
+    return reason.removeprefix(NOT_RUN) if reason.startswith(NOT_RUN) else f"{trajectory} exploded {reason}"
 
 
 def _steps(atoms: Atoms, driver: MolecularDynamics, stage: Stage) -> Iterator[int]:

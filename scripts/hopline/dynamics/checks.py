@@ -71,7 +71,7 @@ class Watch:
 
 
 def energy_drift(time_ps: NDArray[np.float64], total_energy_eV: NDArray[np.float64], n_atoms: int) -> float:
-    """Return the linear drift of the total energy in meV/atom/ps (least squares over the whole run)."""
+    """Return the linear drift of the total energy in meV/atom/ps: least squares over the run, NaN for one frame."""
     if len(time_ps) < 2:  # noqa: PLR2004
         return float("nan")
     slope_eV_per_ps = np.polyfit(time_ps, total_energy_eV, 1)[0]

@@ -11,7 +11,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hopline.console import InputError
-from hopline.units import BOHR_A, RYDBERG_EV
+from hopline.units import BOHR_A, MEV_PER_EV, RYDBERG_EV
 
 START = "Program PWSCF"
 SCF_START = "Self-consistent Calculation"
@@ -20,6 +20,14 @@ ENERGY_KIND = "free"
 """The line marked ``!`` is the free energy E - TS (Mermin), whose derivatives the forces and stress are."""
 SHORT_NAMES = {"SLA PW PBX PBC": "PBE", "SLA PW PSX PSC": "PBESOL", "SLA PZ NOGX NOGC": "LDA"}
 NOT_PW = "it is not a pw.x output"
+MAX_SMEARING_ENERGY_EV_PER_ATOM = 0.01
+"""An electronic entropy term -TS above this is no entropy: it can only come from a wrong Fermi level.
+
+Occupations by cold smearing or Methfessel-Paxton do not grow monotonically with the Fermi level, so an insulator has
+several that give the right number of electrons; pw.x 6.7 may return one inside the valence band (dos Santos and
+Marzari, Phys. Rev. B 107, 195122, 2023). LiF gained 48 meV/atom and 0.9 GPa that way, SCF converged.
+"""
+UNCONVERGED, WRONG_FERMI_LEVEL = "SCF not converged", "wrong Fermi level"
 SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -29,7 +37,9 @@ class PwOutput:
 
     Energy (eV, free energy), forces (n_atoms, 3) in eV/A and stress (3, 3) in eV/A^3 (ASE sign: positive
     under tension) are None unless the run may be believed (``converged``); ``reason`` says in one phrase
-    why not. A converged run lacks a stress where none was asked for. ``pseudopotentials`` holds MD5 sums.
+    why not. A converged run lacks a stress where none was asked for. ``smearing_eV`` is the entropy term -TS of the
+    cell, zero without smearing; ``gap_eV`` the band gap that a run with fixed occupations and empty bands prints.
+    ``pseudopotentials`` holds MD5 sums.
     """
 
     converged: bool
@@ -37,6 +47,8 @@ class PwOutput:
     energy_eV: float | None
     forces_eV_per_A: NDArray[np.float64] | None
     stress_eV_per_A3: NDArray[np.float64] | None
+    smearing_eV: float
+    gap_eV: float | None
     atoms: Atoms | None
     scf_steps: int
     wall_time_s: float | None
@@ -70,7 +82,9 @@ def parse_output(text: str) -> PwOutput:
     stress = _stress(last)
     energies = re.findall(r"^!\s+total energy\s+=\s+(\S+)\s+Ry", last, flags=re.MULTILINE)
     energy = _number(energies[-1]) * RYDBERG_EV if energies else None
-    reason = _why_not(text, last, atoms, energy, forces, stress)
+    smearing = re.findall(r"^\s+smearing contrib\. \(-TS\)\s+=\s+(\S+)\s+Ry", last, flags=re.MULTILINE)
+    smearing_eV = _number(smearing[-1]) * RYDBERG_EV if smearing else 0.0
+    reason = _why_not(text, last, atoms, energy, smearing_eV, forces, stress)
     steps = re.findall(r"iteration #\s*(\d+)", last)
     good = not reason
     return PwOutput(
@@ -79,6 +93,8 @@ def parse_output(text: str) -> PwOutput:
         energy_eV=energy if good else None,
         forces_eV_per_A=forces if good else None,
         stress_eV_per_A3=stress if good else None,
+        smearing_eV=smearing_eV,
+        gap_eV=_gap(last),
         atoms=atoms,
         scf_steps=int(steps[-1]) if steps else 0,
         wall_time_s=_wall_time(text),
@@ -101,6 +117,7 @@ def _why_not(
     last: str,
     atoms: Atoms | None,
     energy: float | None,
+    smearing_eV: float,
     forces: NDArray[np.float64] | None,
     stress: NDArray[np.float64] | None,
 ) -> str:
@@ -109,24 +126,34 @@ def _why_not(
         return NOT_PW
     unconverged = re.search(r"convergence NOT achieved after\s+(\d+)\s+iterations", last)
     error = re.search(r"Error in routine\s+(\S+)[^\n]*\n\s*([^\n%]+)", text)
+    smearing_meV = smearing_eV * MEV_PER_EV / max(1, 0 if atoms is None else len(atoms))
     stopped = re.search(rf"{TIMEOUT_NOTE} (\S+ s)", text)
     checks = (
-        (unconverged, f"SCF not converged after {unconverged[1]} steps" if unconverged else ""),
+        (unconverged, f"{UNCONVERGED} after {unconverged[1]} steps" if unconverged else ""),
         ("Maximum CPU time exceeded" in text, "cut off: pw.x reached its walltime limit"),
         (stopped, f"cut off: stopped at Hopline's timeout of {stopped[1]}" if stopped else ""),
         (error, f"pw.x stopped with an error in {error[1]}: {error[2].strip()}" if error else ""),
         ("stopped by user request" in text, "cut off: pw.x was asked to stop"),
         ("JOB DONE." not in text, "interrupted: the output ends without JOB DONE"),
         (not last, "no self-consistent calculation in it"),
-        ("convergence has been achieved" not in last, "SCF not converged: no convergence is reported"),
+        ("convergence has been achieved" not in last, f"{UNCONVERGED}: no convergence is reported"),
         (atoms is None, "no structure could be read from it"),
         (energy is None, "no total energy printed"),
         (forces is None, "no forces printed"),
+        (
+            smearing_meV > MAX_SMEARING_ENERGY_EV_PER_ATOM * MEV_PER_EV,
+            f"{WRONG_FERMI_LEVEL}: the smearing adds {smearing_meV:.1f} meV/atom; use Gaussian smearing or none",
+        ),
         (energy is not None and not np.isfinite(energy), "the energy is not a number"),
         (forces is not None and not np.isfinite(forces).all(), "a force is not a number"),
         (stress is not None and not np.isfinite(stress).all(), "a stress is not a number"),
     )
     return next((reason for holds, reason in checks if holds), "")
+
+
+def _gap(last: str) -> float | None:
+    levels = re.search(r"highest occupied, lowest unoccupied level \(ev\):\s+(\S+)\s+(\S+)", last)
+    return _number(levels[2]) - _number(levels[1]) if levels else None
 
 
 def _number(word: str) -> float:

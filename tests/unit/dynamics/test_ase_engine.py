@@ -162,9 +162,7 @@ def test_overlapping_atoms_explode_and_say_so(tmp_path):
     assert sidecar["status"] == "exploded"
     assert sidecar["reason"] == outcome.reason
     assert sidecar["provenance"] == {"seed": 1}
-    assert (
-        ase_engine.why_exploded(tmp_path / "a.h5") == f"the run before ended as exploded ({outcome.reason})"
-    )
+    assert ase_engine.why_exploded(tmp_path / "a.h5") == f"{tmp_path / 'a.h5'} exploded {outcome.reason}"
 
 
 @pytest.mark.parametrize("error", [None, InputError("isolated atom")])
@@ -188,7 +186,11 @@ def test_a_start_that_the_potential_refuses_is_bad_input(tmp_path):
 
 
 def test_an_unfit_start_is_written_and_not_run(tmp_path):
-    outcome = ase_engine.simulate(moving(), stage(), NO_LIMITS, tmp_path / "a.h5", unfit="it blew up before")
+    why = "npt.h5 exploded after 1 ps: two atoms met"
+    outcome = ase_engine.simulate(moving(), stage(), NO_LIMITS, tmp_path / "a.h5", unfit=why)
+    outcome.write_sidecar(tmp_path / "a.h5", {})
     assert outcome.status == "exploded"
-    assert "it blew up before" in outcome.reason
+    assert outcome.reason == f"not run, since {why}"
     assert read_trajectory(tmp_path / "a.h5").n_frames == 1
+    # whoever starts from this one names the run that went wrong, not the one in between
+    assert ase_engine.why_exploded(tmp_path / "a.h5") == why

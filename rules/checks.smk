@@ -1,0 +1,157 @@
+"""Refuse a config that cannot work, before any job: one line with the key and the nearest right name. No rules."""
+
+import copy
+import difflib
+import sys
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+MAX_LISTED = 12
+
+
+def refuse(key, why):
+    sys.exit(f"config error: {key}: {why}")
+
+
+def nearest(word, known):
+    near = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.5)
+    listed = ", ".join(map(str, known)) if len(known) <= MAX_LISTED else f"one of {len(known)} names"
+    return f"did you mean {near[0]!r}?" if near else f"there is {listed or 'none'}"
+
+
+def filling_defaults(validator_class):
+    """Return the validator class that also writes each missing key's default into what it checks."""
+    check_properties = validator_class.VALIDATORS["properties"]
+
+    def fill(validator, properties, instance, schema):
+        for name, subschema in properties.items():
+            if isinstance(instance, dict) and "default" in subschema:
+                instance.setdefault(name, copy.deepcopy(subschema["default"]))
+        yield from check_properties(validator, properties, instance, schema)
+
+    return jsonschema.validators.extend(validator_class, {"properties": fill})
+
+
+BOUNDS = {
+    "exclusiveMinimum": "must be more than",
+    "minimum": "must be at least",
+    "exclusiveMaximum": "must be less than",
+    "maximum": "must be at most",
+    "minItems": "number of entries must be at least",
+    "maxItems": "number of entries must be at most",
+    "minProperties": "number of entries must be at least",
+}
+
+
+def check_schema():
+    schema = yaml.safe_load(Path(workflow.basedir, "config/schemas/config.schema.yaml").read_text())
+    for error in filling_defaults(jsonschema.Draft202012Validator)(schema).iter_errors(config):
+        error = jsonschema.exceptions.best_match([error])
+        key = ".".join(map(str, error.absolute_path)) or "config"
+        meaning = f" ({error.schema['description'].rstrip('.')})" if "description" in error.schema else ""
+        if error.validator == "additionalProperties":
+            known = error.schema["properties"]
+            unknown = next(name for name in error.instance if name not in known)
+            refuse(f"{key}.{unknown}".removeprefix("config."), f"no such key; {nearest(unknown, known)}")
+        if error.validator == "enum":
+            refuse(key, f"{error.instance!r} is not known; {nearest(error.instance, error.validator_value)}{meaning}")
+        if error.validator in BOUNDS:
+            refuse(key, f"{error.instance!r}: {BOUNDS[error.validator]} {error.validator_value}{meaning}")
+        refuse(key, error.message + meaning)
+
+
+def check_reference(key, name, known):
+    if name is not None and name not in known:
+        refuse(key, f"{name!r} is not there; {nearest(name, known)}")
+
+
+def check_file(key, path):
+    """Refuse a path that leads nowhere, unless the workflow itself makes it."""
+    if not Path(path).exists() and Path(path).parts[0] != "results":
+        beside = Path(path).parent
+        there = [str(other) for other in beside.iterdir()] if beside.is_dir() else []
+        refuse(key, f"{path} does not exist; {nearest(path, there) if there else f'nor does {beside}/'}")
+
+
+def check_system(name, system):
+    host = system["host"]
+    if "file" in host:
+        check_file(f"systems.{name}.host.file", host["file"])
+
+
+def check_dataset(name, dataset):
+    key, labels = f"datasets.{name}", dataset["labels"]
+    check_reference(f"{key}.system", dataset["system"], config["systems"])
+    if dataset["direct"]["frames"] % dataset["direct"]["per_cluster"]:
+        refuse(f"{key}.direct.frames", "must be a multiple of per_cluster")
+    if labels["mode"] == "precomputed":
+        if "source" not in labels:
+            refuse(f"{key}.labels.source", "mode precomputed needs the file or folder of the labels")
+        for source in sources_of(name):
+            check_file(f"{key}.labels.source", source)
+    else:
+        check_file(f"{key}.labels.espresso.pseudopotentials", labels["espresso"]["pseudopotentials"])
+    if "atom_references" in labels:
+        check_file(f"{key}.labels.atom_references", labels["atom_references"])
+
+
+def check_training(name, potential):
+    key, strategy, potentials = f"potentials.{name}", potential.get("strategy"), config["potentials"]
+    if ("weights" in potential) == bool(strategy):
+        refuse(key, "needs either weights (as shipped) or strategy and dataset (trained)")
+    if strategy and "dataset" not in potential:
+        refuse(f"{key}.dataset", f"strategy {strategy} needs a dataset; {nearest(name, config['datasets'])}")
+    if (strategy == "naive") != ("parent" in potential):
+        refuse(f"{key}.parent", "strategy naive needs a parent, and only naive has one")
+    check_reference(f"{key}.dataset", potential.get("dataset"), config["datasets"])
+    line = [name]
+    while "parent" in potentials[line[-1]]:
+        parent = potentials[line[-1]]["parent"]
+        check_reference(f"potentials.{line[-1]}.parent", parent, potentials)
+        if parent in line:
+            refuse(f"{key}.parent", f"goes round in a circle: {' -> '.join([*line, parent])}")
+        line.append(parent)
+    if len(line) > 1 and potentials[line[1]]["family"] != potential["family"]:
+        refuse(f"{key}.parent", f"{line[1]} is of another family")
+
+
+def check_conditions(name, potential):
+    """Refuse systems, compositions and temperatures of a potential's own that its systems do not have."""
+    key, systems = f"potentials.{name}", config["systems"]
+    for system in potential.get("systems", []):
+        check_reference(f"{key}.systems", system, systems)
+    for temperature_K in potential.get("temperatures_K", []):
+        if not any(temperature_K in systems[system]["temperatures_K"] for system in systems_of(name)):
+            where = ", ".join(f"systems.{system}.temperatures_K" for system in systems_of(name))
+            refuse(f"{key}.temperatures_K", f"{temperature_K:g} is not in {where}: add it there too")
+    for system in systems_of(name):
+        for composition in potential.get("compositions", []):
+            check_reference(f"{key}.compositions", composition, systems[system]["compositions"])
+        if not temperatures_of(name, system):
+            remedy = f"add one of them there, or name the potential's systems without {system}"
+            refuse(f"{key}.temperatures_K", f"none of them is in systems.{system}.temperatures_K: {remedy}")
+        volume_from = config["dynamics"]["npt"].get("volume_from")
+        if volume_from is not None and volume_from not in systems[system]["compositions"]:
+            known = systems[system]["compositions"]
+            why = f"system {system} has no composition {volume_from!r} ({nearest(volume_from, known)})"
+            refuse("dynamics.npt.volume_from", f"{why}: add it to systems.{system}.compositions")
+
+
+def check_references():
+    exploring = config["exploration"]["potential"] if config["datasets"] else None
+    check_reference("exploration.potential", exploring, config["potentials"])
+    giving_volume = config["dynamics"]["npt"].get("volume_from_potential")
+    check_reference("dynamics.npt.volume_from_potential", giving_volume, config["potentials"])
+    for check, section in (
+        (check_system, "systems"),
+        (check_dataset, "datasets"),
+        (check_training, "potentials"),
+        (check_conditions, "potentials"),
+    ):
+        for name, entry in config[section].items():
+            check(name, entry)
+    first, last = (config["diffusion"].get(name) for name in ("fit_start_ps", "fit_stop_ps"))
+    if first is not None and last is not None and first >= last:
+        refuse("diffusion.fit_start_ps", f"{first:g} must be less than fit_stop_ps ({last:g})")
