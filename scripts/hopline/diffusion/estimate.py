@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hopline.console import InputError
 from hopline.diffusion import uncertainty
-from hopline.diffusion.msd import local_exponent, log_spaced_lags
+from hopline.diffusion.msd import local_exponent, log_spaced_lags, mobile_positions
 from hopline.diffusion.replicas import (
     Observation,
     ReplicaResult,
@@ -94,7 +94,7 @@ def estimate_diffusivity(
     Parameters
     ----------
     sources
-        The replicas; those with status ``exploded`` are not loaded.
+        The replicas; those with status ``exploded`` are not measured.
     species
         Chemical symbol of the mobile species; the host is everything else.
     fit_start_ps, fit_stop_ps
@@ -131,6 +131,8 @@ def estimate_diffusivity(
         if source.status != "exploded":
             observed.append(observe(source, species=species, hop_length_A=hop_length_A))
             hop_length_A = observed[0].hop_length_A  # one yardstick for all replicas
+    if not observed:  # nothing will be measured, yet a species that is not there is bad input all the same
+        mobile_positions(sources[0].load(), species)
     refuse_mixtures(observed)
     longest_ps = max((one.length_ps for one in observed), default=0.0)
     used = [one for one in observed if one.length_ps >= SHORT_REPLICA_SHARE * longest_ps]

@@ -16,6 +16,7 @@ NON_MONOTONIC = re.compile(
     r"^ *smearing *= *'(?:cold|m-v|mv|marzari-vanderbilt|m-p|mp|methfessel-paxton)'\n", re.MULTILINE
 )
 WIDTH = re.compile(r"^ *degauss *= *(\S+)\n", re.MULTILINE)
+BANDS = re.compile(r"^ *nbnd *=.*\n", re.MULTILINE)
 OCCUPATIONS = re.compile(r"^( *occupations *= *)'smearing'\n", re.MULTILINE)
 MIN_GAP_IN_WIDTHS = 10.0
 """From a Fermi level in the middle of such a gap every band is filled or empty to better than 1e-8."""
@@ -48,7 +49,10 @@ def run(
     second_input = Path(output_path).resolve().with_name("pw.insulator.in")
     second_output = second_input.with_name("pw.insulator.out.tmp")
     bands = f"   nbnd             = {round(first.n_electrons / 2) + 1}\n"
-    fixed = OCCUPATIONS.sub(rf"\1'fixed'\n{bands}", WIDTH.sub("", NON_MONOTONIC.sub("", text)))
+    without = text
+    for line in (NON_MONOTONIC, WIDTH, BANDS):
+        without = line.sub("", without)
+    fixed = OCCUPATIONS.sub(rf"\1'fixed'\n{bands}", without)
     with whole(second_input) as temporary:
         temporary.write_text(fixed)
     second = espresso.run(second_input, second_output, **how)

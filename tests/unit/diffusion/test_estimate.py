@@ -137,6 +137,14 @@ def test_exploded_replicas_are_left_out_unread():
     assert "1 of 3 replicas can be used, 2 are needed." in result.reasons
 
 
+def test_an_absent_species_is_refused_though_every_replica_exploded():
+    trajectory = trajectory_of(walks(8, 1)[0])
+    exploded = [ReplicaSource(name, lambda: trajectory, "exploded") for name in "ab"]
+    assert estimate_diffusivity(exploded, species="Li")[0].verdict == "invalid"
+    with pytest.raises(InputError, match="has no H"):
+        estimate_diffusivity(exploded, species="H")
+
+
 def test_a_cut_replica_does_not_cut_the_window():
     short, long = walks(27, 6, frames=200)[:1], walks(27, 7)[:2]
     result, _ = estimate_diffusivity(replicas_of([*long, *short]), species="Li")
