@@ -96,9 +96,12 @@ rule finetune_potential:
         "logs/finetune_potential/{system}/{potential}.log",
     wildcard_constraints:
         potential=one_of(TRAINED),
+    # whatever a trained potential is for waits for it
+    priority: 10
     conda:
         lambda w: stack_of(w.potential)
-    threads: 2
+    # small cells gain little from a second thread, two trainings side by side more; a profile's set-threads gives others
+    threads: 1
     resources:
         gpu=1,
     params:

@@ -60,24 +60,23 @@ def main() -> None:
             raise console.InputError("strategy naive needs --parent")
         model, dtype = chgnet.load_model(read_card(args.parent)[1]), chgnet.DTYPE
         sets = [frames.read_labelled(path) for path in (args.train, args.valid)]
-        trained = family.train(model, *sets, recipe, args.seed)
+        trained, energies = family.train(model, *sets, recipe, args.seed), dataset["atom_energies_eV"]
         family.export(trained, args.model)
     else:
         from hopline.finetuning import mace as family
 
         dtype = family.DTYPE
         with tempfile.TemporaryDirectory(dir=args.model.parent) as folder:
-            energies = dataset["atom_energies_eV"]
-            trained = family.train(
-                args.train, args.valid, energies, recipe, seed=args.seed, work_folder=folder
-            )
+            given = dataset["atom_energies_eV"]
+            trained = family.train(args.train, args.valid, given, recipe, seed=args.seed, work_folder=folder)
+            energies = trained.atom_energies_eV
             family.export(trained, args.model)
     with files.whole(args.training) as temporary:
         trained.history.to_csv(temporary, index=False)
     card = Card(
         name=args.name, family=args.family, model_file=args.model.name, model_sha256=files.sha256(args.model),
         dtype=dtype, parent_card_sha256=files.sha256(args.parent) if args.parent else None,
-        dataset_sha256=files.sha256(args.dataset), atom_energies_eV=dataset["atom_energies_eV"],
+        dataset_sha256=files.sha256(args.dataset), atom_energies_eV=energies,
         recipe=recipes.as_dict(recipe)
         | {"strategy": args.strategy, "seed": args.seed, "best_epoch": trained.best_epoch},
         versions=run.record()["versions"],

@@ -10,18 +10,23 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from ase import Atoms
 from ase.data import atomic_numbers
 
 from hopline.console import InputError, progress
 from hopline.files import whole
 from hopline.finetuning.recipe import HISTORY, Recipe
-from hopline.frames import ENERGY, FORCES, STRESS
+from hopline.finetuning.references import fit_atom_energies
+from hopline.frames import ENERGY, FORCES, STRESS, labels_of, read_labelled
+from hopline.potentials.mace import load_calculator
 from hopline.units import MEV_PER_EV
 
 DTYPE = "float32"
@@ -35,11 +40,15 @@ NAME = "model"
 
 @dataclass(frozen=True)
 class Trained:
-    """The best epoch of a training: the exported file, its epoch, and the history of all (columns HISTORY)."""
+    """The best epoch of a training: the exported file, its epoch, and the history of all (columns HISTORY).
+
+    ``atom_energies_eV`` are the model's references as they came to be: see ``move_references``.
+    """
 
     model_file: Path
     best_epoch: int
     history: pd.DataFrame
+    atom_energies_eV: dict[str, float]
 
 
 def train(
@@ -77,7 +86,29 @@ def train(
     if not model.is_file() or history.empty:
         raise InputError(f"mace_run_train gave no model: {' '.join(log.read_text().split()[-60:])}")
     best = history["epoch"].to_numpy()[history["valid_loss"].to_numpy().argmin()]
-    return Trained(model, int(best), history[list(HISTORY)])
+    shifts_eV = move_references(model, read_labelled(train_file))
+    moved_eV = {symbol: energy + shifts_eV.get(symbol, 0.0) for symbol, energy in atom_energies_eV.items()}
+    return Trained(model, int(best), history[list(HISTORY)], moved_eV)
+
+
+def move_references(model_file: str | os.PathLike[str], frames: Sequence[Atoms]) -> dict[str, float]:
+    """Move a model file's atomic references by the residual E_label - E_model; return the shifts in eV.
+
+    Forces say nothing about the energy between two compositions, and a loss that lives on forces leaves it where the
+    training happened to: LiF with an interstitial came out 0.2 eV/atom off against bulk LiF. No force changes.
+    """
+    calculator = load_calculator(model_file, dtype=DTYPE, head=None)
+    residual_eV = np.array(
+        [labels_of(atoms).energy_eV - calculator.get_potential_energy(atoms) for atoms in frames]
+    )
+    shifts_eV = fit_atom_energies(frames, residual_eV)
+    model = torch.load(model_file, map_location="cpu", weights_only=False)
+    columns = model.atomic_numbers.tolist()
+    with torch.no_grad():
+        for symbol, shift_eV in shifts_eV.items():
+            model.atomic_energies_fn.atomic_energies[..., columns.index(atomic_numbers[symbol])] += shift_eV
+    torch.save(model, model_file)
+    return shifts_eV
 
 
 def export(trained: Trained, path: str | os.PathLike[str]) -> None:
@@ -151,6 +182,8 @@ def _flags(
         "num_channels": recipe.channels,
         "max_L": recipe.max_L,
         "r_max": recipe.cutoff_A,
+        "max_ell": recipe.max_ell,
+        "correlation": recipe.correlation,
         "loss": "stress",
         "energy_weight": recipe.energy_weight,
         "forces_weight": recipe.force_weight,
@@ -169,7 +202,7 @@ def _flags(
         "default_dtype": DTYPE,
         "multiheads_finetuning": False,
         "plot": False,
-        "device": "cuda" if _has_cuda() else "cpu",
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
     }
     # the universal short-range repulsion (ZBL) stands in where no label reaches: without it a potential trained on
     # little data lets two atoms fall into each other
@@ -179,9 +212,3 @@ def _flags(
         "--pair_repulsion",
         *(f"--{name}={value}" for name, value in settings.items()),
     ]
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
