@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hopline import console, frames, provenance, structures
+from hopline import console, frames, provenance
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,6 +34,8 @@ def main() -> None:
     """Build, fill and write one structure."""
     args = parse()
     run = provenance.start(vars(args), [args.file] if args.file else [])
+    from hopline import structures
+
     if min(args.supercell) < 1:
         raise console.InputError(f"--supercell must be three numbers of 1 or more, got {args.supercell}")
     if args.file:

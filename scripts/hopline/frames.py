@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
@@ -85,8 +84,10 @@ def read_frames(path: str | os.PathLike[str]) -> list[Atoms]:
     """Read every frame of an extended XYZ file; an empty or broken file is refused by name."""
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist")
+    from ase.io import read  # half a second to import: --help need not pay it
+
     try:
-        frames = ase.io.read(path, index=":", format="extxyz")
+        frames = read(path, index=":", format="extxyz")
     except Exception as error:  # ASE's parsers raise whatever they stumble over
         raise InputError(
             f"{path} is not a whole extended XYZ file ({type(error).__name__}: {error})"
@@ -107,13 +108,15 @@ def read_labelled(path: str | os.PathLike[str]) -> list[Atoms]:
 
 def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
     """Write frames as extended XYZ, whole or not at all, with ids; calculators are left out."""
+    from ase.io import write  # as above
+
     bare = []
     for frame in frames:
         copy = frame.copy()
         copy.info["frame_id"] = frame_id(copy)
         bare.append(copy)
     with whole(path) as temporary:
-        ase.io.write(temporary, bare, format="extxyz")
+        write(temporary, bare, format="extxyz")
 
 
 def level_of_theory(frames: Sequence[Atoms]) -> str:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from hopline.units import FS_PER_PS, MEV_PER_EV
@@ -61,6 +60,8 @@ class Watch:
             )
         if max(volume_ratio, 1.0 / volume_ratio) > self.limits.max_volume_ratio:
             return f"the volume changed by a factor {volume_ratio:.3g} since the start"
+        from ase.neighborlist import neighbor_list  # half a second to import: --help need not pay it
+
         near_A = neighbor_list("d", atoms, self.limits.min_distance_A)
         if near_A.size:
             return f"two atoms are {near_A.min():.3f} A apart, closer than {self.limits.min_distance_A:g} A"

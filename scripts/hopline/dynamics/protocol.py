@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.md.velocitydistribution import thermalize_momenta
 
 from hopline.console import InputError
 from hopline.trajectories import Trajectory
@@ -80,6 +79,8 @@ class Stage:
 
 def draw_momenta(atoms: Atoms, temperature_K: float, seed: int) -> None:
     """Give atoms Maxwell-Boltzmann momenta at a temperature (K), in place."""
+    from ase.md.velocitydistribution import thermalize_momenta  # slow to import: --help need not pay it
+
     thermalize_momenta(atoms, temperature_K, rng=np.random.default_rng(seed))
 
 
