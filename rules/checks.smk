@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import jsonschema
 import yaml
 
 MAX_LISTED = 12
+# what each family can be trained by, and what comes with its package
+STRATEGIES = {"chgnet": ["naive"], "mace": ["scratch"]}
+SHIPPED = {"chgnet": ["0.3.0", "0.2.0", "r2scan"], "mace": []}
 
 
 def refuse(key, why):
@@ -69,10 +73,12 @@ def check_reference(key, name, known):
 
 def check_file(key, path):
     """Refuse a path that leads nowhere, unless the workflow itself makes it."""
-    if not Path(path).exists() and Path(path).parts[0] != "results":
-        beside = Path(path).parent
-        there = [str(other) for other in beside.iterdir()] if beside.is_dir() else []
-        refuse(key, f"{path} does not exist; {nearest(path, there) if there else f'nor does {beside}/'}")
+    if os.path.exists(path) or Path(path).parts[0] == "results":
+        return
+    beside = Path(path).parent
+    # a folder that may not be read has no names to offer
+    there = [str(beside / name) for name in os.listdir(beside)] if os.access(beside, os.R_OK | os.X_OK) else []
+    refuse(key, f"{path} does not exist; " + (nearest(path, there) if beside.is_dir() else f"nor does {beside}/"))
 
 
 def check_system(name, system):
@@ -91,8 +97,6 @@ def check_dataset(name, dataset):
             refuse(f"{key}.labels.source", "mode precomputed needs the file or folder of the labels")
         for source in sources_of(name):
             check_file(f"{key}.labels.source", source)
-    else:
-        check_file(f"{key}.labels.espresso.pseudopotentials", labels["espresso"]["pseudopotentials"])
     if "atom_references" in labels:
         check_file(f"{key}.labels.atom_references", labels["atom_references"])
 
@@ -101,6 +105,13 @@ def check_training(name, potential):
     key, strategy, potentials = f"potentials.{name}", potential.get("strategy"), config["potentials"]
     if ("weights" in potential) == bool(strategy):
         refuse(key, "needs either weights (as shipped) or strategy and dataset (trained)")
+    family = potential["family"]
+    if strategy and strategy not in STRATEGIES[family]:
+        refuse(f"{key}.strategy", f"{strategy} is not for {family}; {nearest(strategy, STRATEGIES[family])}")
+    if "weights" in potential and potential["weights"] not in SHIPPED[family]:
+        refuse(
+            f"{key}.weights", f"{family} has no weights {potential['weights']!r}; {nearest(family, SHIPPED[family])}"
+        )
     if strategy and "dataset" not in potential:
         refuse(f"{key}.dataset", f"strategy {strategy} needs a dataset; {nearest(name, config['datasets'])}")
     if (strategy == "naive") != ("parent" in potential):

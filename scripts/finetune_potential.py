@@ -67,8 +67,10 @@ def main() -> None:
 
         dtype = family.DTYPE
         with tempfile.TemporaryDirectory(dir=args.model.parent) as folder:
-            given = dataset["atom_energies_eV"]
-            trained = family.train(args.train, args.valid, given, recipe, seed=args.seed, work_folder=folder)
+            references_eV = dataset["atom_energies_eV"]
+            trained = family.train(
+                args.train, args.valid, references_eV, recipe, seed=args.seed, work_folder=folder
+            )
             energies = trained.atom_energies_eV
             family.export(trained, args.model)
     with files.whole(args.training) as temporary:

@@ -1,6 +1,7 @@
 """Run pw.x on one input; its output is kept whether or not the run converged."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from hopline import console, provenance
@@ -32,6 +33,9 @@ def main() -> None:
     result = ladder.run(
         args.input, args.output, launcher=args.launcher, pools=args.pools, timeout_s=args.timeout_s
     )
+    second = ladder.insulator_input(args.output)
+    if second.is_file():  # the kept output is of this input
+        run = replace(run, inputs=(*run.inputs, second))
     run.write_beside(args.output)
     if result.converged:
         console.say(

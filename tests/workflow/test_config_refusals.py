@@ -130,9 +130,13 @@ CASES = {
         setting("systems", "lif", "host", to={"file": "hosts/LiF.cif"}),
         "systems.lif.host.file: hosts/LiF.cif does not exist; nor does hosts/",
     ),
-    "missing pseudopotentials": (
-        setting("datasets", "lif-direct", "labels", "mode", to="espresso"),
-        "datasets.lif-direct.labels.espresso.pseudopotentials: pseudopotentials does not exist",
+    "strategy of another family": (
+        setting("potentials", "mace", "strategy", to="naive"),
+        "potentials.mace.strategy: naive is not for mace; there is scratch",
+    ),
+    "weights that nobody ships": (
+        setting("potentials", "chgnet", "weights", to="0.4.0"),
+        "potentials.chgnet.weights: chgnet has no weights '0.4.0'; there is 0.3.0, 0.2.0, r2scan",
     ),
     "parents in a circle": (
         setting("potentials", "chgnet-ft", "parent", to="chgnet-ft"),

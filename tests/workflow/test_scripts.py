@@ -69,7 +69,6 @@ def load(name):
 def commands(tree: Path):
     """Every script call that the shipped configs ask for, as (script, arguments)."""
     live = tree / "resources" / "lif" / "make_labels.yaml"
-    (tree / "pseudopotentials").mkdir()
     on_request = [
         f"results/lif/labels/lif-direct/{name}" for name in ("convergence.csv", "atom_references.json")
     ]

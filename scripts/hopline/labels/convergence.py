@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from hopline.console import InputError
-from hopline.labels import espresso
+from hopline.labels import espresso, ladder
 from hopline.labels.espresso import EspressoSettings
 from hopline.labels.espresso_output import PwOutput
 from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV
@@ -76,7 +76,7 @@ def run_plan(
             espresso.write_job(job, atoms, settings, pseudopotentials)
             # pw.x refuses more pools than it has k-points, as at Gamma
             few = settings.kpoints == (1, 1, 1)
-            yield espresso.run(job / "pw.in", job / "pw.out", launcher=launcher, pools=1 if few else pools)
+            yield ladder.run(job / "pw.in", job / "pw.out", launcher=launcher, pools=1 if few else pools)
 
 
 def study(runs: Sequence[tuple[str, EspressoSettings]], results: Sequence[PwOutput]) -> list[Point]:

@@ -21,7 +21,7 @@ ENERGY_KIND = "free"
 SHORT_NAMES = {"SLA PW PBX PBC": "PBE", "SLA PW PSX PSC": "PBESOL", "SLA PZ NOGX NOGC": "LDA"}
 NOT_PW = "it is not a pw.x output"
 MAX_SMEARING_ENERGY_EV_PER_ATOM = 0.01
-"""An electronic entropy term -TS above this is no entropy: it can only come from a wrong Fermi level.
+"""Where the filled bands lie below a gap, a smearing term -TS above this comes from a wrong Fermi level.
 
 Occupations by cold smearing or Methfessel-Paxton do not grow monotonically with the Fermi level, so an insulator has
 several that give the right number of electrons; pw.x 6.7 may return one inside the valence band (dos Santos and
@@ -141,7 +141,7 @@ def _why_not(
         (energy is None, "no total energy printed"),
         (forces is None, "no forces printed"),
         (
-            smearing_meV > MAX_SMEARING_ENERGY_EV_PER_ATOM * MEV_PER_EV,
+            smearing_meV > MAX_SMEARING_ENERGY_EV_PER_ATOM * MEV_PER_EV and not _is_metal(text, last),
             f"{WRONG_FERMI_LEVEL}: the smearing adds {smearing_meV:.1f} meV/atom; use Gaussian smearing or none",
         ),
         (energy is not None and not np.isfinite(energy), "the energy is not a number"),
@@ -149,6 +149,17 @@ def _why_not(
         (stress is not None and not np.isfinite(stress).all(), "a stress is not a number"),
     )
     return next((reason for holds, reason in checks if holds), "")
+
+
+def _is_metal(text: str, last: str) -> bool:
+    """Return whether the printed bands show no gap above the filled ones; False where none are printed."""
+    electrons = _maybe_number(_first(r"number of electrons\s+=\s+(\S+)", text))
+    blocks = re.findall(r"bands \(ev\):\s*\n\s*\n((?:[ \d.\-]+\n)+)", last)
+    bands = [[float(value) for value in re.findall(r"-?\d+\.\d+", block)] for block in blocks]
+    filled = int((electrons or 0) // 2)
+    if not filled or not bands or min(map(len, bands)) <= filled:
+        return False
+    return max(levels[filled - 1] for levels in bands) >= min(levels[filled] for levels in bands)
 
 
 def _gap(last: str) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hopline.console import say
+from hopline.console import InputError, say
 from hopline.files import whole
 from hopline.labels import espresso
 from hopline.labels.espresso_output import UNCONVERGED, WRONG_FERMI_LEVEL, PwOutput
@@ -36,17 +36,22 @@ def run(
     or jumps between them (see ``espresso_output``). With fixed occupations there is none to find, and where the gap is
     wide against the smearing the bands are filled exactly as at the right level: the same energy at the same level of
     theory. Then, and only then, the second run's output takes the first one's place; its input is
-    ``pw.insulator.in`` beside it.
+    ``pw.insulator.in`` beside it. Without a ``frame.extxyz`` that states the level of theory there is no second run.
     """
     how: dict[str, Any] = {"launcher": launcher, "pools": pools, "timeout_s": timeout_s}
+    second_input = insulator_input(output_path)
+    second_input.unlink(
+        missing_ok=True
+    )  # of an earlier attempt: it would claim an output that it did not make
     first = espresso.run(input_path, output_path, **how)
     text = Path(input_path).read_text()
     width_Ry = WIDTH.search(text)
     astray = first.reason.startswith((UNCONVERGED, WRONG_FERMI_LEVEL)) and NON_MONOTONIC.search(text)
     if not astray or width_Ry is None or first.n_electrons is None or first.n_electrons % 2:
         return first
+    if not Path(input_path).with_name("frame.extxyz").is_file():
+        return first
     say(f"{output_path}: {first.reason}; once more with fixed occupations")
-    second_input = Path(output_path).resolve().with_name("pw.insulator.in")
     second_output = second_input.with_name("pw.insulator.out.tmp")
     bands = f"   nbnd             = {round(first.n_electrons / 2) + 1}\n"
     without = text
@@ -55,7 +60,12 @@ def run(
     fixed = OCCUPATIONS.sub(rf"\1'fixed'\n{bands}", without)
     with whole(second_input) as temporary:
         temporary.write_text(fixed)
-    second = espresso.run(second_input, second_output, **how)
+    try:
+        second = espresso.run(second_input, second_output, **how)
+    except InputError as error:  # pw.x did not start a second time: what the first run said still holds
+        say(f"{output_path}: {error}; the first run stands")
+        second_input.unlink()
+        return first
     needed_eV = MIN_GAP_IN_WIDTHS * float(width_Ry[1]) * RYDBERG_EV
     if second.converged and second.gap_eV is not None and second.gap_eV >= needed_eV:
         say(f"{output_path}: an insulator, its gap of {second.gap_eV:.2f} eV is wide against the smearing")
@@ -69,3 +79,8 @@ def run(
     second_output.unlink()
     second_input.unlink()
     return first
+
+
+def insulator_input(output_path: str | os.PathLike[str]) -> Path:
+    """Return where the input of a second run lies, if its output is the one that was kept."""
+    return Path(output_path).resolve().with_name("pw.insulator.in")

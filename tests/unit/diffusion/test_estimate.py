@@ -119,7 +119,7 @@ def test_few_hops_are_weak():
     assert any("hops in the quietest replica" in reason for reason in result.reasons)
 
 
-def test_exploded_replicas_are_left_out_unread():
+def test_exploded_replicas_are_left_out_unread_beside_sound_ones():
     good = replicas_of(walks(27, 5))
 
     def never():

@@ -1,5 +1,7 @@
 """pw.x outputs: real good and failed runs, against what is printed and against ASE's reader."""
 
+import re
+
 import ase.io
 import numpy as np
 import pytest
@@ -46,6 +48,16 @@ def test_failed_runs_are_rejected_for_the_right_reason(outputs, name, reason):
     assert result.reason == reason
     assert result.energy_eV is None
     assert result.forces_eV_per_A is None
+
+
+def test_a_large_smearing_term_gives_an_insulator_away_and_not_a_metal(outputs):
+    term = re.compile(r"(smearing contrib\. \(-TS\)\s+=\s+)\S+")
+    metal = term.sub(r"\g<1>0.10000000", (outputs / "Al.out").read_text())
+    assert parse_output(metal).converged
+    # the same run with its bands moved apart
+    bands = re.compile(r"(bands \(ev\):\s*\n\s*\n)((?:[ \d.\-]+\n)+)")
+    insulator = bands.sub(r"\1" + " ".join(["-9.0"] * 6 + ["9.0"] * 9) + "\n", metal)
+    assert parse_output(insulator).reason.startswith("wrong Fermi level: the smearing adds")
 
 
 @pytest.mark.parametrize(

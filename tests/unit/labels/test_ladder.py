@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+from hopline.console import InputError
 from hopline.labels import espresso, ladder
 from hopline.labels.espresso_output import UNCONVERGED, WRONG_FERMI_LEVEL, parse_output
 
@@ -66,6 +67,23 @@ def test_a_gap_too_narrow_for_the_smearing_leaves_the_failure(job, capsys):
     assert "the first run stands" in capsys.readouterr().err
     assert parse_output((folder / "pw.out").read_text()).reason == result.reason
     assert sorted(path.name for path in folder.iterdir()) == ["frame.extxyz", "pw.in", "pw.out"]
+
+
+def test_a_second_run_that_does_not_start_leaves_the_first(job, capsys, monkeypatch):
+    folder = job("cold", COLD, 4.6)
+    first = espresso.run(folder / "pw.in", folder / "pw.out")
+    attempts = iter([first])
+
+    def once(*_, **__):
+        try:
+            return next(attempts)
+        except StopIteration:
+            raise InputError("pw.x did not start") from None
+
+    monkeypatch.setattr(espresso, "run", once)
+    assert ladder.run(folder / "pw.in", folder / "pw.out") is first
+    assert "pw.x did not start; the first run stands" in capsys.readouterr().err
+    assert not (folder / "pw.insulator.in").exists()
 
 
 def test_a_run_that_is_good_or_has_an_odd_electron_is_run_once(job, capsys):
