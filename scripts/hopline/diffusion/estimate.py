@@ -202,6 +202,7 @@ def _estimate(
             stop_msd_A2=float(pooled[window.stop]),
             agreement_p_value=p_value,
             window_regular=window.regular,
+            stated_temperature_K=temperature_K,
         ),
         thresholds,
     )

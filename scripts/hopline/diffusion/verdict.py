@@ -39,6 +39,10 @@ class VerdictThresholds:
     min_replicas: int = field(
         default=2, metadata={"help": "replicas that must remain where some were left out"}
     )
+    max_temperature_deviation: float = field(
+        default=0.05,
+        metadata={"help": "how far the replicas' mean temperature may be from the one stated, as a share"},
+    )
     replica_agreement_false_alarm: float = field(
         default=0.001,
         metadata={"help": "chance of calling replicas of one random walk different"},
@@ -61,6 +65,7 @@ class Evidence:
     stop_msd_A2: float
     agreement_p_value: float | None
     window_regular: bool
+    stated_temperature_K: float | None = None
 
 
 def judge(evidence: Evidence, thresholds: VerdictThresholds) -> tuple[str, list[str]]:
@@ -78,6 +83,7 @@ def judge(evidence: Evidence, thresholds: VerdictThresholds) -> tuple[str, list[
         told = f"{sum(evidence.hops)} hops were seen, but the MSD does not grow in the lag window."
         return NO_DIFFUSION_SEEN, [told, *weak]
     weak += _judge_statistics(evidence, thresholds)
+    weak += _judge_temperature(evidence, thresholds)
     if weak:
         return WEAK, weak
     if all(drift is None for drift in evidence.energy_drifts_meV_per_atom_per_ps):
@@ -145,3 +151,17 @@ def _judge_statistics(evidence: Evidence, thresholds: VerdictThresholds) -> list
             f"{wanted_A2:.2f} are wanted: run longer."
         )
     return weak
+
+
+def _judge_temperature(evidence: Evidence, thresholds: VerdictThresholds) -> list[str]:
+    known_K = [value for value in evidence.temperatures_K if value is not None]
+    if not known_K or not evidence.stated_temperature_K:
+        return []
+    mean_K = float(np.mean(known_K))
+    if abs(mean_K / evidence.stated_temperature_K - 1) <= thresholds.max_temperature_deviation:
+        return []
+    told = (
+        f"The replicas ran at {mean_K:.0f} K on average, {evidence.stated_temperature_K:g} K are stated: "
+        "start them nearer the mean energy of a longer NVT run."
+    )
+    return [told]

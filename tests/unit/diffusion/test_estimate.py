@@ -164,6 +164,19 @@ def test_energy_drift_decides(drift, verdict):
     assert result.energy_drift_meV_per_atom_per_ps == pytest.approx(drift)
 
 
+@pytest.mark.parametrize(("mean_temperature_K", "verdict"), [(960.0, "reliable"), (917.0, "weak")])
+def test_replicas_at_another_temperature_than_stated_are_weak(mean_temperature_K, verdict):
+    sources = []
+    for row, walk in enumerate(walks(27, 1, make=caged_walk, rate_per_ps=0.3)):
+        energies = conserved_energies(FRAMES, 35, drift_meV_per_atom_per_ps=0.0)
+        energies["temperature_K"] = np.full(FRAMES, mean_temperature_K)
+        trajectory = trajectory_of(walk, observables=energies)
+        sources.append(ReplicaSource(str(row), lambda trajectory=trajectory: trajectory, "finished"))
+    result, _ = estimate_diffusivity(sources, species="Li", temperature_K=1000.0)
+    assert result.verdict == verdict, result.reasons
+    assert any("917 K on average" in reason for reason in result.reasons) == (verdict == "weak")
+
+
 def test_thresholds_are_the_users():
     sources = replicas_of(walks(27, 1, make=caged_walk, rate_per_ps=0.3))
     strict = VerdictThresholds(min_hops_per_replica=10**6)
