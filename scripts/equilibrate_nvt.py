@@ -26,7 +26,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Scale the structure to the NpT run's mean volume, draw momenta and run."""
     args = parse()
-    run = provenance.start(vars(args), [args.start, args.npt, args.potential])
+    run = provenance.start(
+        vars(args), [args.start, args.npt, provenance.sidecar_of(args.npt), args.potential]
+    )
     stage = flags.stage(args, "nvt")
     from hopline.dynamics import ase_engine, protocol
     from hopline.potentials.calculator import load_calculator

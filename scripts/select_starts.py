@@ -22,7 +22,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Select and write the starts, with momenta and zero total momentum."""
     args = parse()
-    run = provenance.start(vars(args), [args.nvt])
+    run = provenance.start(vars(args), [args.nvt, provenance.sidecar_of(args.nvt)])
     from hopline.dynamics import ase_engine, protocol
     from hopline.trajectories import read_trajectory
 

@@ -1,5 +1,7 @@
 """The schema explains every key, and its defaults are the library's own."""
 
+import ast
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import yaml
 
 from hopline.diffusion.verdict import VerdictThresholds
 from hopline.dynamics.checks import Limits
+from hopline.finetuning.recipe import PRESETS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA = yaml.safe_load((REPOSITORY / "config" / "schemas" / "config.schema.yaml").read_text())
@@ -63,6 +66,22 @@ def test_number_has_bounds_and_its_unit_is_said(name):
     unit = name.rpartition("_")[2]
     if unit in UNITS and "description" in schema:
         assert unit in schema["description"]
+
+
+def literal(path, name):
+    """A literal that a file gives a name to, read without running it."""
+    text = (REPOSITORY / path).read_text()
+    return ast.literal_eval(re.search(rf"^{name} = (.*)$", text, flags=re.MULTILINE)[1])
+
+
+def test_the_strategies_and_weights_a_config_may_name_are_the_library_s():
+    named = literal("rules/checks.smk", "STRATEGIES")
+    assert {(family, way) for family, ways in named.items() for way in ways} == set(PRESETS)
+    shipped = literal("rules/checks.smk", "SHIPPED")
+    assert shipped == {
+        "chgnet": list(literal("scripts/hopline/potentials/chgnet.py", "SHIPPED")),
+        "mace": [],
+    }
 
 
 def test_schema_is_a_schema():

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,7 @@ MIN_GAP_IN_WIDTHS = 10.0
 """From a Fermi level in the middle of such a gap every band is filled or empty to better than 1e-8."""
 
 
-def run(
-    input_path: str | os.PathLike[str],
-    output_path: str | os.PathLike[str],
-    *,
-    launcher: str | Sequence[str] = (),
-    pools: int = 1,
-    timeout_s: float | None = None,
-) -> PwOutput:
+def run(input_path: str | os.PathLike[str], output_path: str | os.PathLike[str], **how: Any) -> PwOutput:
     """Run pw.x and, where its Fermi level went astray, once more as an insulator; return what counts.
 
     Cold and Methfessel-Paxton smearing have several Fermi levels in an insulator: pw.x then converges to a wrong one
@@ -37,12 +29,11 @@ def run(
     wide against the smearing the bands are filled exactly as at the right level: the same energy at the same level of
     theory. Then, and only then, the second run's output takes the first one's place; its input is
     ``pw.insulator.in`` beside it. Without a ``frame.extxyz`` that states the level of theory there is no second run.
+    ``how`` is what ``espresso.run`` takes: launcher, pools, timeout_s.
     """
-    how: dict[str, Any] = {"launcher": launcher, "pools": pools, "timeout_s": timeout_s}
     second_input = insulator_input(output_path)
-    second_input.unlink(
-        missing_ok=True
-    )  # of an earlier attempt: it would claim an output that it did not make
+    # that of an earlier attempt would claim an output it did not make
+    second_input.unlink(missing_ok=True)
     first = espresso.run(input_path, output_path, **how)
     text = Path(input_path).read_text()
     width_Ry = WIDTH.search(text)
