@@ -49,6 +49,22 @@ BOUNDS = {
 }
 
 
+def fill_preset(key, section, path):
+    """Write a preset's settings into a section of the config, where it does not give its own."""
+    presets = yaml.safe_load(Path(workflow.basedir, path).read_text())
+    check_reference(f"{key}.preset", section["preset"], presets)
+    for name, value in presets[section["preset"]].items():
+        section.setdefault(name, value)
+
+
+def fill_presets():
+    """Resolve presets before the schema's defaults, which would win over them."""
+    for name, dataset in (config.get("datasets") or {}).items():
+        espresso = dataset.get("labels", {}).get("espresso", {})
+        if "preset" in espresso:
+            fill_preset(f"datasets.{name}.labels.espresso", espresso, "resources/presets/espresso.yaml")
+
+
 def check_schema():
     schema = yaml.safe_load(Path(workflow.basedir, "config/schemas/config.schema.yaml").read_text())
     for error in filling_defaults(jsonschema.Draft202012Validator)(schema).iter_errors(config):
@@ -99,6 +115,9 @@ def check_dataset(name, dataset):
             check_file(f"{key}.labels.source", source)
     if "atom_references" in labels:
         check_file(f"{key}.labels.atom_references", labels["atom_references"])
+    if labels["mode"] == "vasp":
+        presets = yaml.safe_load(Path(workflow.basedir, "resources/presets/vasp.yaml").read_text())
+        check_reference(f"{key}.labels.vasp.preset", labels["vasp"]["preset"], presets)
 
 
 def check_training(name, potential):

@@ -54,6 +54,7 @@ def script(name):
     return f"scripts/{name}.py"
 
 
+fill_presets()
 check_schema()
 check_references()
 

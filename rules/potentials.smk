@@ -10,6 +10,26 @@ def stack_of(potential):
     return f"../envs/{config['potentials'][potential]['family']}-cuda.yaml"
 
 
+def atom_references_of(wildcards):
+    """Return the isolated atoms of a dataset: those computed with its labels, or the file that the config names."""
+    if is_live(wildcards.dataset):
+        return f"results/{wildcards.system}/labels/{wildcards.dataset}/atom_references.json"
+    return config["datasets"][wildcards.dataset]["labels"].get("atom_references", [])
+
+
+def published_split(wildcards):
+    """Return the files of somebody's data set where there are several: they may be its split, which may leak."""
+    sources = [] if is_live(wildcards.dataset) else sources_of(wildcards.dataset)
+    return sources if len(sources) > 1 and all(map(os.path.isfile, sources)) else []
+
+
+def optional_flags(wildcards, input):
+    """Spell the inputs of a dataset that not every dataset has."""
+    inputs = {"selection": input.selection, "atom-references": input.atom_references, "published": input.published}
+    paths = {name: [value] if isinstance(value, str) else list(value) for name, value in inputs.items()}
+    return " ".join(shlex.join([f"--{name}", *values]) for name, values in paths.items() if values)
+
+
 rule fetch_potential:
     input:
         script=script("fetch_potential"),
@@ -40,7 +60,8 @@ rule assemble_dataset:
         held_out="results/{system}/labels/{dataset}/held_out.extxyz",
         # a live dataset trains on all that was labelled; a precomputed one on DIRECT's picks
         selection=lambda w: [] if is_live(w.dataset) else f"results/{w.system}/sampling/{w.dataset}/selection.csv",
-        atom_references=lambda w: config["datasets"][w.dataset]["labels"].get("atom_references", []),
+        atom_references=atom_references_of,
+        published=published_split,
     output:
         train="results/{system}/datasets/{dataset}/train.extxyz",
         valid="results/{system}/datasets/{dataset}/valid.extxyz",
@@ -51,18 +72,14 @@ rule assemble_dataset:
     conda:
         "../envs/analysis.yaml"
     params:
-        selection=lambda w, input: f"--selection {input.selection}" if input.selection else "",
-        references=lambda w, input: (
-            f"--atom-references {shlex.quote(str(input.atom_references))}" if input.atom_references else ""
-        ),
-        flags=lambda w: as_flags(config["datasets"][w.dataset], "valid_fraction"),
+        optional=optional_flags,
+        flags=lambda w: as_flags(config["datasets"][w.dataset], "valid_fraction", "gap_frames"),
         seed=lambda w: seed("validation", w.dataset),
     shell:
         "python {input.script:q}"
         " --candidates {input.candidates:q}"
         " --held-out {input.held_out:q}"
-        " {params.selection}"
-        " {params.references}"
+        " {params.optional}"
         " {params.flags}"
         " --seed {params.seed}"
         " --train {output.train:q}"

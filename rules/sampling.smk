@@ -1,13 +1,13 @@
 """DIRECT sampling: encode a pool, pick from it, and say how much of the explored space the picks cover.
 
-A precomputed dataset picks its training frames from the labelled candidates; an espresso dataset picks the frames
+A precomputed dataset picks its training frames from the labelled candidates; a live one (espresso, vasp) the frames
 to label from the exploration, whose pool is encoded once for each encoder under the name exploration-{encoder}.
 Makes sampling/{dataset}/{features.npy, frames.extxyz, selection.csv, coverage.json, map.csv, next.csv}.
 """
 
 
 def is_live(dataset):
-    return config["datasets"][dataset]["labels"]["mode"] == "espresso"
+    return config["datasets"][dataset]["labels"]["mode"] != "precomputed"
 
 
 def explored(system):

@@ -1,4 +1,7 @@
-"""Assemble training, validation and test sets from labelled frames, with no frame or test trajectory shared."""
+"""Assemble training, validation and test sets from labelled frames, with no frame or test trajectory shared.
+
+With --published it also tells what somebody's own split of the data would have leaked.
+"""
 
 import argparse
 from pathlib import Path
@@ -8,7 +11,9 @@ from hopline import console, files, frames, provenance
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--candidates", type=Path, required=True, help="labelled frames to train on (extended XYZ)"
     )
@@ -19,7 +24,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--held-out", type=Path, required=True, help="labelled frames of the test trajectories"
     )
     parser.add_argument(
+        "--published", type=Path, nargs="+", default=[], help="files of a published split, one a set"
+    )
+    parser.add_argument(
         "--valid-fraction", type=float, required=True, help="share of each composition for validation"
+    )
+    parser.add_argument(
+        "--gap-frames", type=int, required=True, help="frames of one trajectory this close are neighbours"
     )
     parser.add_argument(
         "--atom-references", type=Path, help="JSON of isolated-atom energies; without it: estimated"
@@ -35,9 +46,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Choose, split, check for leakage, and write."""
     args = parse()
-    inputs = [path for path in (args.candidates, args.held_out, args.selection, args.atom_references) if path]
-    run = provenance.start(vars(args), inputs)
+    optional = [path for path in (args.selection, args.atom_references) if path]
+    run = provenance.start(vars(args), [args.candidates, args.held_out, *optional, *args.published])
+    from hopline import splits
     from hopline.finetuning import references
+    from hopline.labels import sources
 
     chosen, test = frames.read_labelled(args.candidates), frames.read_labelled(args.held_out)
     if args.selection:
@@ -45,38 +58,40 @@ def main() -> None:
         chosen = [atoms for atoms in chosen if frames.frame_id(atoms) in wanted]
         if not chosen:
             raise console.InputError(f"{args.selection} names no frame of {args.candidates}")
-    kept, validating = frames.hold_out_trajectories(chosen, fraction=args.valid_fraction, seed=args.seed)
-    sets = {
-        "train": [chosen[row] for row in kept],
-        "valid": [chosen[row] for row in validating],
-        "test": test,
+    split = splits.hold_out_trajectories(
+        chosen, fraction=args.valid_fraction, seed=args.seed, gap_frames=args.gap_frames
+    )
+    rows = {"train": split.kept, "valid": split.held_out, "dropped": split.dropped}
+    sets = {name: [chosen[row] for row in part] for name, part in rows.items()} | {"test": test}
+    dropped = sets.pop("dropped")
+    splits.refuse_leakage(sets, gap_frames=args.gap_frames)
+    published = {
+        str(path): [
+            found.atoms for found in sources.candidates([path], file_format=sources.AUTO) if found.atoms
+        ]
+        for path in args.published
     }
-    frames.refuse_leakage(sets)
-    level = frames.level_of_theory(chosen + test)
-    if args.atom_references:
-        isolated = files.read_json(args.atom_references).get("energies_eV", {})
-        atom_energies = references.choose_isolated(isolated, chosen)
-    else:
-        energies = [frames.labels_of(atoms).energy_eV for atoms in sets["train"]]
-        atom_energies = references.fit_atom_energies(sets["train"], energies)
-    for name, path in (("train", args.train), ("valid", args.valid), ("test", args.test)):
-        frames.write_frames(path, sets[name])
+    isolated = files.read_json(args.atom_references) if args.atom_references else None
     description = {
         "frames": {name: len(part) for name, part in sets.items()},
+        "frames_dropped_between_train_and_valid": len(dropped),
         "sources": {
             name: sorted({str(atoms.info.get("source")) for atoms in part}) for name, part in sets.items()
         },
-        "level_of_theory": level,
+        "level_of_theory": frames.level_of_theory(chosen + test),
         "energy_kind": test[0].info.get("energy_kind", frames.UNSTATED),
-        "atom_energies_eV": atom_energies,
-        "atom_energies_kind": "isolated atoms"
-        if args.atom_references
-        else "estimated from the training frames",
-        "sha256": {name: files.sha256(getattr(args, name)) for name in sets},
+        **references.describe(sets["train"], [*sets["valid"], *test], isolated),
+        "published_split": splits.published_leakage(published),
     }
-    files.write_json(args.dataset, description)
+    for name, path in (("train", args.train), ("valid", args.valid), ("test", args.test)):
+        frames.write_frames(path, sets[name])
+    sha256 = {name: files.sha256(getattr(args, name)) for name in sets}
+    files.write_json(args.dataset, description | {"sha256": sha256})
     run.write_beside(args.dataset)
-    console.say(f"{args.dataset}: " + ", ".join(f"{len(part)} {name}" for name, part in sets.items()))
+    for sentence in description["published_split"]:
+        console.say(f"published split: {sentence}")
+    where = f"; {len(dropped)} in none: {splits.where_from(dropped)}" if dropped else ""
+    console.say(f"{args.dataset}: " + ", ".join(f"{len(part)} {name}" for name, part in sets.items()) + where)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,29 @@
-"""Compute energies (eV) of isolated atoms with pw.x: spin-polarised, in a box with three different sides."""
+"""Compute energies (eV) of isolated atoms with pw.x: spin-polarised, in a box with three different sides.
+
+A job that was killed or stopped is taken up by the same command: finished atoms are not run again. Exit status 75 says
+that it was stopped before its end.
+"""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
+import dft_flags
 from hopline import console, files, provenance
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--elements", nargs="+", metavar="EL")
     which.add_argument("--frames", type=Path, nargs="+", default=[], help="extended XYZ whose elements count")
-    parser.add_argument("--pseudopotentials", type=Path, required=True, help="folder of {element}.upf")
-    parser.add_argument("--functional", default="PBE", help="what the pseudopotentials were made with (PBE)")
-    parser.add_argument("--wavefunction-cutoff-Ry", dest="wavefunction_cutoff_Ry", type=float, required=True)
-    parser.add_argument("--density-cutoff-Ry", dest="density_cutoff_Ry", type=float, required=True)
-    parser.add_argument("--scf-threshold-Ry", dest="scf_threshold_Ry", type=float, required=True)
-    parser.add_argument("--mixing-beta", type=float, required=True)
-    parser.add_argument("--max-scf-steps", type=int, required=True)
-    parser.add_argument("--launcher", default="", help="what stands before pw.x (default: one process)")
+    dft_flags.add_cutoffs(parser)
+    dft_flags.add_launcher(parser)
+    parser.add_argument(
+        "--runs", type=Path, help="folder of the runs (default: beside the JSON, {name}.runs)"
+    )
     parser.add_argument("--references", type=Path, required=True, help="JSON")
     return parser.parse_args(argv)
 
@@ -28,24 +31,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run each atom, write the energies."""
     args = parse()
-    from hopline import frames
-    from hopline.labels import espresso
+    from hopline.labels import espresso_run, isolated_atoms, pseudopotentials, selection
 
     run = provenance.start(vars(args), args.frames)
-    pool = [frame for path in args.frames for frame in frames.read_frames(path)]
-    elements = args.elements or sorted({symbol for frame in pool for symbol in frame.symbols})
-    upfs = espresso.find_pseudopotentials(args.pseudopotentials, elements)
-    energies_eV, settings, levels = {}, {}, {}
-    for element in elements:
-        chosen = espresso.atom_settings(vars(args), element)
-        result = espresso.run_atom(element, chosen, upfs, launcher=args.launcher)
-        energies_eV[element], settings[element] = result.energy_eV, asdict(chosen)
-        levels[element] = espresso.level_of_theory(chosen, {element: upfs[element]})
-        console.say(
-            f"{element}: {result.energy_eV:.6f} eV, {result.scf_steps} SCF steps, {result.wall_time_s} s"
-        )
-    content = {"energies_eV": energies_eV, "level_of_theory": levels, "settings": settings}
-    files.write_json(args.references, {**content, "box_A": espresso.ATOM_BOX_A, "energy_kind": "free"})
+    elements = args.elements or selection.elements_of(args.frames)
+    upfs = pseudopotentials.find_pseudopotentials(args.pseudopotentials, elements)
+    runs = args.runs or args.references.with_suffix(".runs")
+    launch = espresso_run.Launch(launcher=args.launcher, stop_at_s=dft_flags.stop_at_s(args.max_seconds))
+    with dft_flags.stoppable():
+        content = isolated_atoms.references(elements, vars(args), upfs, runs, launch=launch)
+    files.write_json(args.references, content)
     run.write_beside(args.references)
 
 

@@ -36,12 +36,13 @@ def read_pool(paths: list[Path], system: str) -> list:
             if not re.fullmatch(r"[0-9.]+K", temperature):
                 raise console.InputError(f"{path} must be named COMPOSITION/TEMPERATURE.h5, e.g. Li1/300K.h5")
             found = [trajectory.atoms(row) for row in range(trajectory.n_frames)]
-            for atoms in found:
+            for row, atoms in enumerate(found):
                 atoms.arrays.pop("momenta", None)
                 atoms.info |= {
                     "system": system,
                     "composition": composition,
                     "source": f"{composition}/{temperature}",
+                    "source_frame": row,
                     "temperature_K": float(temperature.removesuffix("K")),
                 }
         else:

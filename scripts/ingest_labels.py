@@ -1,4 +1,4 @@
-"""Collect labelled frames from DFT outputs or extended XYZ; what is left out is listed with the reason."""
+"""Collect labelled frames from DFT outputs or data sets; what is left out is listed with the reason."""
 
 import argparse
 from pathlib import Path
@@ -12,17 +12,31 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument(
-        "--source", type=Path, nargs="+", required=True, help="files, or folders of pw.x runs"
+        "--source", type=Path, nargs="+", required=True, help="files, compressed or not, and folders of them"
     )
     parser.add_argument("--frames", type=Path, required=True, help="accepted frames, extended XYZ")
     parser.add_argument("--rejected", type=Path, required=True, help="CSV: source, frame, frame_id, reason")
-    parser.add_argument("--format", default="auto", help="auto, extxyz or espresso")
+    parser.add_argument(
+        "--format",
+        default="auto",
+        help="espresso, vasprun, outcar, ml_ab, extxyz, deepmd, ase-db, mptrj; auto tells by content",
+    )
     parser.add_argument("--max-rejected-fraction", type=float, default=0.2, help="stop above this fraction")
     parser.add_argument(
         "--min-distance-A", dest="min_distance_A", type=float, default=0.7, help="closer atoms: rejected"
     )
     parser.add_argument(
         "--max-force-eV-per-A", dest="max_force_eV_per_A", type=float, default=50.0, help="above: rejected"
+    )
+    parser.add_argument(
+        "--max-energy-deviation-eV-per-atom",
+        dest="max_energy_deviation_eV_per_atom",
+        type=float,
+        default=1.0,
+        help="further from the fit of the energies to the compositions: rejected",
+    )
+    parser.add_argument(
+        "--elements", nargs="+", default=[], help="frames with others are rejected (default: any)"
     )
     parser.add_argument("--require-stress", action="store_true", help="reject frames without stress")
     parser.add_argument("--system", help="system of frames that do not say theirs")
@@ -38,12 +52,11 @@ def main() -> None:
     from hopline.labels import ingest
 
     run = provenance.start(vars(args), args.source)
+    limits = {field: getattr(args, field) for field in ingest.Limits.__dataclass_fields__}
     result = ingest.ingest(
         args.source,
         file_format=args.format,
-        min_distance_A=args.min_distance_A,
-        max_force_eV_per_A=args.max_force_eV_per_A,
-        require_stress=args.require_stress,
+        limits=ingest.Limits(**limits | {"elements": tuple(args.elements)}),
         defaults={key: getattr(args, key) for key in ("system", "composition", "level_of_theory")},
     )
     ingest.write_rejected(args.rejected, result.rejected)

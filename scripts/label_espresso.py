@@ -1,48 +1,43 @@
-"""Run pw.x on one input; its output is kept whether or not the run converged."""
+"""Run pw.x on a batch of frames, one after the other; a frame that gives no label is a row of the table too.
+
+A batch that was killed, or stopped by SIGTERM, Ctrl-C or the end of its time, is taken up by the same command: finished
+frames are kept, the one in hand goes on from its charge density. Exit status 75 says that the batch is not through.
+"""
 
 import argparse
-from dataclasses import replace
-from pathlib import Path
 
+import dft_flags
 from hopline import console, provenance
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", type=Path, required=True, help="pw.in")
-    parser.add_argument("--output", type=Path, required=True, help="pw.out; appears only when pw.x has ended")
-    parser.add_argument(
-        "--launcher",
-        default="",
-        help="what stands before pw.x, e.g. 'mpirun -np 4'; nothing: one process (default)",
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pools", type=int, default=1, help="k-point pools, pw.x -nk (default 1)")
-    parser.add_argument(
-        "--timeout-s", type=float, help="stop the run after this many seconds (default: never)"
-    )
+    dft_flags.add_batch(parser)
+    parser.add_argument("--pools", type=int, default=1, help="k-point pools at most, pw.x -nk (default 1)")
     return parser.parse_args(argv)
 
 
 def main() -> None:
-    """Run, say how it went."""
+    """Label frame by frame, write the table."""
     args = parse()
-    from hopline.labels import ladder
+    from hopline.labels import batch, espresso_batch, espresso_run
 
-    run = provenance.start(vars(args), [args.input])
-    result = ladder.run(
-        args.input, args.output, launcher=args.launcher, pools=args.pools, timeout_s=args.timeout_s
+    inputs = [args.inputs / index / espresso_batch.INPUT for index in args.indices]
+    run = provenance.start(vars(args), inputs)
+    launch = espresso_run.Launch(
+        launcher=args.launcher,
+        pools=args.pools,
+        timeout_s=args.timeout_s,
+        stop_at_s=dft_flags.stop_at_s(args.max_seconds),
     )
-    second = ladder.insulator_input(args.output)
-    if second.is_file():  # the kept output is of this input
-        run = replace(run, inputs=(*run.inputs, second))
-    run.write_beside(args.output)
-    if result.converged:
-        console.say(
-            f"{args.output}: {result.energy_eV:.6f} eV, {result.scf_steps} SCF steps, {result.wall_time_s} s"
-        )
-    else:
-        console.say(f"{args.output}: no label from this run: {result.reason}")
+    with dft_flags.stoppable():
+        rows = espresso_batch.label(args.inputs, args.runs, args.indices, launch=launch)
+    batch.write_table(args.table, rows)
+    run.write_beside(args.table)
+    console.say(f"{args.table}: {batch.summary(rows)}")
 
 
 if __name__ == "__main__":

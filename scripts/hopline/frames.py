@@ -1,13 +1,14 @@
-"""The labelled-frame contract: what a frame carries, who it is, and that no frame sits in two sets.
+"""The labelled-frame contract: what a frame carries and who it is (`splits`: that no frame sits in two sets).
 
 A labelled frame is an ASE ``Atoms`` with ``info``: ``REF_energy`` (eV, total), ``REF_stress`` (eV/A^3, ASE sign,
 optional), ``frame_id``, ``system``, ``composition``, ``source`` (the trajectory it comes from), optionally
-``temperature_K`` and ``level_of_theory``; and ``arrays["REF_forces"]`` (eV/A). On disk: extended XYZ.
+``source_frame`` (its place there, counted from 0), ``temperature_K`` and ``level_of_theory``; and
+``arrays["REF_forces"]`` (eV/A). On disk: extended XYZ.
 """
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def frame_id(atoms: Atoms) -> str:
     """
     digest = hashlib.sha256(atoms.numbers.astype("<i4").tobytes())
     for values in (atoms.cell.array, atoms.positions):
-        text = " ".join(f"{value:.8f}" for value in np.asarray(values).ravel())
+        numbers = np.asarray(values, dtype=float).ravel().tolist()
+        # one format for all: four times faster than one each
+        text = " ".join(["%.8f"] * len(numbers)) % tuple(numbers)
         digest.update(text.replace("-0.00000000", "0.00000000").encode())
     return digest.hexdigest()[:16]
 
@@ -138,69 +141,3 @@ def duplicates(frames: Sequence[Atoms]) -> list[tuple[int, int]]:
         if earlier != row:
             pairs.append((row, earlier))
     return pairs
-
-
-def refuse_leakage(sets: Mapping[str, Sequence[Atoms]]) -> None:
-    """Refuse sets that share a frame, or a test set that shares a trajectory with any other set.
-
-    Parameters
-    ----------
-    sets
-        Frames by the name of their set; ``"test"`` is the one that must come from trajectories of its own.
-    """
-    seen: dict[str, str] = {}
-    for name, frames in sets.items():
-        for frame in frames:
-            other = seen.setdefault(frame_id(frame), name)
-            if other != name:
-                raise InputError(
-                    f"frame {frame_id(frame)} is in both {other} and {name}: the test would be a lie"
-                )
-    test_sources = {frame.info.get("source") for frame in sets.get("test", [])} - {None}
-    for name, frames in sets.items():
-        shared = test_sources & {frame.info.get("source") for frame in frames}
-        if name != "test" and shared:
-            raise InputError(
-                f"{name} shares trajectories with the test set: {', '.join(map(str, sorted(shared)))}"
-            )
-
-
-def hold_out_trajectories(
-    frames: Sequence[Atoms], *, fraction: float, seed: int
-) -> tuple[list[int], list[int]]:
-    """Split rows into (kept, held out) by whole trajectories, each composition in its own proportion.
-
-    A trajectory is a frame's ``source``; neighbouring frames are nearly the same frame, so a frame-wise split
-    would test on what was trained. Trajectories are drawn at random within each composition, those that bring it
-    nearer to ``fraction`` of its frames; at least one (the shortest, if all are too long) is held out, one kept.
-    What is drawn in one composition does not depend on the others.
-
-    Raises
-    ------
-    InputError
-        If a composition has frames of one trajectory only, or ``fraction`` is no share between 0 and 1.
-    """
-    if not 0.0 < fraction < 1.0:
-        raise InputError(f"the share to hold out must lie between 0 and 1, got {fraction}")
-    trajectories: dict[str, dict[str, list[int]]] = {}
-    for row, frame in enumerate(frames):
-        composition = str(frame.info.get("composition", frame.get_chemical_formula()))
-        source = str(frame.info.get("source", UNSTATED))
-        trajectories.setdefault(composition, {}).setdefault(source, []).append(row)
-    held_out: list[int] = []
-    for composition, by_source in sorted(trajectories.items()):
-        if len(by_source) < 2:  # noqa: PLR2004
-            raise InputError(
-                f"composition {composition} has frames of one trajectory only ({next(iter(by_source))}): "
-                "label frames of a second one, so that the test shares none with the training"
-            )
-        wanted = fraction * sum(len(rows) for rows in by_source.values())
-        rng = np.random.default_rng([seed, *composition.encode()])
-        taken: list[int] = []
-        drawn = rng.permutation(sorted(by_source))
-        for source in drawn[:-1]:
-            if len(taken) + len(by_source[source]) / 2 <= wanted:
-                taken += by_source[source]
-        shortest = min((by_source[source] for source in drawn), key=len)
-        held_out += taken or shortest
-    return sorted(set(range(len(frames))) - set(held_out)), sorted(held_out)

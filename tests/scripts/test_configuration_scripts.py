@@ -166,17 +166,18 @@ def test_a_trajectory_whose_name_does_not_say_what_it_is_is_refused(tmp_path, ca
     assert "300K.h5" in refused(capsys, encode(tmp_path, tmp_path / "run.h5"))
 
 
-def hold_out(folder, fraction=0.3):
+def hold_out(folder, fraction=0.3, gap_frames=2):
     return call_script(
         "select_held_out", "--frames", folder / "accepted.extxyz", "--test-fraction", fraction, "--seed", 1,
-        "--candidates", folder / "candidates.extxyz", "--held-out", folder / "held_out.extxyz",
+        "--gap-frames", gap_frames, "--candidates", folder / "candidates.extxyz",
+        "--held-out", folder / "held_out.extxyz",
     )  # fmt: skip
 
 
 def assemble(folder, **changes):
     settings = {
         "--candidates": folder / "candidates.extxyz", "--held-out": folder / "held_out.extxyz", "--valid-fraction": 0.3,
-        "--seed": 1, "--train": folder / "train.extxyz", "--valid": folder / "valid.extxyz",
+        "--gap-frames": 2, "--seed": 1, "--train": folder / "train.extxyz", "--valid": folder / "valid.extxyz",
         "--test": folder / "test.extxyz", "--dataset": folder / "dataset.json",
     } | changes  # fmt: skip
     return call_script("assemble_dataset", *[part for pair in settings.items() for part in pair])
@@ -222,6 +223,83 @@ def test_only_selected_candidates_enter_the_sets(tmp_path, capsys):
         capsys, assemble(tmp_path, **{"--atom-references": tmp_path / "isolated.json"})
     )
     refused(capsys, assemble(tmp_path, **{"--valid-fraction": 1.5}))
+
+
+def test_one_trajectory_becomes_three_sets_that_keep_their_distance(tmp_path, capsys):
+    made = labelled_set(trajectories=1, frames_each=60, compositions=("bulk",), level_of_theory="PBE")
+    for place, atoms in enumerate(made):
+        atoms.info["source_frame"] = place
+    frames.write_frames(tmp_path / "accepted.extxyz", made)
+    assert hold_out(tmp_path, fraction=0.2) == 0
+    dropped = 60 - sum(
+        len(frames.read_frames(tmp_path / f"{name}.extxyz")) for name in ("candidates", "held_out")
+    )
+    told = capsys.readouterr().err
+    assert "12 frames held out: bulk/300K (12)" in told
+    assert f"{dropped} in neither, beside or like one held out: bulk/300K ({dropped})" in told
+    assert assemble(tmp_path, **{"--valid-fraction": 0.2}) == 0
+    places = {
+        name: [int(atoms.info["source_frame"]) for atoms in frames.read_frames(tmp_path / f"{name}.extxyz")]
+        for name in ("train", "valid", "test")
+    }
+    for one, two in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        assert np.abs(np.subtract.outer(places[one], places[two])).min() > 2
+    dataset = files.read_json(tmp_path / "dataset.json")
+    total = sum(dataset["frames"].values()) + dataset["frames_dropped_between_train_and_valid"]
+    assert total == 60 - dropped
+    assert (
+        f"{dataset['frames_dropped_between_train_and_valid']} in none: bulk/300K" in capsys.readouterr().err
+    )
+    # with a wider gap than was left around the test
+    assert "within 9 frames of one of test" in refused(capsys, assemble(tmp_path, **{"--gap-frames": 9}))
+
+
+def test_a_published_split_is_told_what_it_leaks(tmp_path, capsys):
+    made = labelled_set(trajectories=5, compositions=("bulk",), level_of_theory="PBE")
+    frames.write_frames(tmp_path / "accepted.extxyz", made)
+    assert hold_out(tmp_path) == 0
+    frames.write_frames(tmp_path / "their train.extxyz", made[:10])
+    frames.write_frames(tmp_path / "their_valid.extxyz", made[8:])
+    capsys.readouterr()
+    settings = [tmp_path / "their train.extxyz", tmp_path / "their_valid.extxyz"]
+    common = ["--candidates", tmp_path / "candidates.extxyz", "--held-out", tmp_path / "held_out.extxyz"]
+    outputs = [
+        part for name in ("train", "valid", "test") for part in (f"--{name}", tmp_path / f"{name}.extxyz")
+    ]
+    done = call_script(
+        "assemble_dataset", *common, "--published", *settings, "--valid-fraction", 0.3, "--gap-frames", 2, "--seed", 1,
+        *outputs, "--dataset", tmp_path / "dataset.json",
+    )  # fmt: skip
+    assert done == 0
+    (sentence,) = files.read_json(tmp_path / "dataset.json")["published_split"]
+    assert "their_valid.extxyz 2 are in" in sentence
+    assert f"published split: {sentence}" in capsys.readouterr().err
+
+
+def test_isolated_atoms_enter_the_dataset_and_must_be_of_its_level_of_theory(tmp_path, capsys):
+    level = "PBE pw.x; 90/360 Ry; k 2x2x2+111; F 257f2c74; Li 624e3e05"
+    made = labelled_set(trajectories=5, compositions=("bulk",), level_of_theory=level)
+    for atoms in made:
+        atoms.info["REF_energy"] = 4 * (-194.5 - 667.25) - 8 * 4.3
+    frames.write_frames(tmp_path / "accepted.extxyz", made)
+    assert hold_out(tmp_path) == 0
+    content = {
+        "energies_eV": {"Li": -194.5, "F": -667.25},
+        "level_of_theory": {"Li": "PBE pw.x; 90/360 Ry; Li 624e3e05", "F": "PBE pw.x; 90/360 Ry; F 257f2c74"},
+    }
+    path = tmp_path / "atoms.json"
+    files.write_json(path, content)
+    assert assemble(tmp_path, **{"--atom-references": path}) == 0
+    dataset = files.read_json(tmp_path / "dataset.json")
+    assert dataset["isolated_atom_energies_eV"] == dataset["atom_energies_eV"] == content["energies_eV"]
+    assert dataset["mean_binding_energy_eV_per_atom"] == pytest.approx(-4.3)
+    capsys.readouterr()
+    content["level_of_theory"]["F"] = "PBE pw.x; 80/320 Ry; F 257f2c74"
+    files.write_json(path, content)
+    line = refused(capsys, assemble(tmp_path, **{"--atom-references": path}))
+    assert "the isolated F atom has another cutoff than the frames: 80/320 Ry, not 90/360 Ry" in line
+    files.write_json(path, {"energies_eV": {"Li": -14.3, "F": -49.0}})
+    assert "eV/atom on average" in refused(capsys, assemble(tmp_path, **{"--atom-references": path}))
 
 
 def test_frames_that_cannot_be_split_are_refused(tmp_path, capsys):

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import ase.build
 import ase.io
@@ -51,16 +52,24 @@ def test_selected_frames_become_accepted_labels(tmp_path, pool, call, shared_dat
     written = call(
         "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", "--selection",
         tmp_path / "selection.csv", "--pseudopotentials", shared_data / "upf", *SETTINGS,
-        "--inputs", tmp_path / "runs",
+        "--inputs", tmp_path / "inputs",
     )  # fmt: skip
     assert written.returncode == 0, written.stderr
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0000", "0001"]
+    assert sorted(path.name for path in (tmp_path / "inputs").iterdir()) == ["0000", "0001"]
+    batch = [
+        "label_espresso.py", "--inputs", tmp_path / "inputs", "--indices", "0000", "0001", "--runs", tmp_path / "runs",
+        "--table", tmp_path / "batch.csv", "--launcher", "", "--pools", 4,
+    ]  # fmt: skip
+    ran = call(*batch)
+    assert ran.returncode == 0, ran.stderr
+    assert "2/2 0001: " in ran.stderr
     for folder in (tmp_path / "runs").iterdir():
-        ran = call("label_espresso.py", "--input", folder / "pw.in", "--output", folder / "pw.out")
-        assert ran.returncode == 0, ran.stderr
-        assert {path.name for path in folder.iterdir()} == {
-            "pw.in", "pw.out", "frame.extxyz", "pw.out.provenance.json",
-        }  # fmt: skip
+        assert {path.name for path in folder.iterdir()} == {"pw.in", "pw.out", "frame.extxyz"}
+    table = list(csv.DictReader((tmp_path / "batch.csv").open()))
+    assert [(row["index"], row["status"]) for row in table] == [("0000", "converged"), ("0001", "converged")]
+    assert (tmp_path / "batch.csv.provenance.json").is_file()
+    again = call(*batch)
+    assert again.stderr.count("from an earlier attempt") == 2
     taken = call(
         "ingest_labels.py", "--source", tmp_path / "runs", "--frames", tmp_path / "accepted.extxyz",
         "--rejected", tmp_path / "rejected.csv",
@@ -82,10 +91,13 @@ def test_a_run_that_does_not_converge_is_kept_and_rejected(tmp_path, pool, call,
     few_steps = [*SETTINGS, "--max-scf-steps", "2"]
     call(
         "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", "--pseudopotentials",
-        shared_data / "upf", *few_steps, "--inputs", tmp_path / "runs",
+        shared_data / "upf", *few_steps, "--inputs", tmp_path / "inputs",
     )  # fmt: skip
     folder = tmp_path / "runs" / "0000"
-    ran = call("label_espresso.py", "--input", folder / "pw.in", "--output", folder / "pw.out")
+    ran = call(
+        "label_espresso.py", "--inputs", tmp_path / "inputs", "--indices", "0000", "--runs", tmp_path / "runs",
+        "--table", tmp_path / "batch.csv",
+    )  # fmt: skip
     assert ran.returncode == 0
     assert "SCF not converged after 2 steps" in ran.stderr
     taken = call(
@@ -100,11 +112,47 @@ def test_a_run_that_does_not_converge_is_kept_and_rejected(tmp_path, pool, call,
     assert taken.returncode == 2
     assert not (tmp_path / "a.extxyz").exists()
     (row,) = csv.DictReader((tmp_path / "r.csv").open())
-    assert row["reason"] == "SCF not converged after 2 steps"
+    assert row["reason"].startswith("SCF not converged after 2 steps (Hopline tried 5 rungs: as given,")
     assert row["frame_id"] == frames.frame_id(pool[0])
 
 
 @needs_pw
+@pytest.mark.usefixtures("pool")
+def test_sigterm_ends_a_batch_that_the_same_command_takes_up(tmp_path, call, shared_data, repository):
+    """As Slurm and Snakemake end a job; the status says that it is to be tried again, and there is no table yet."""
+    slow = [*SETTINGS, "--mixing-beta", "0.05", "--scf-threshold-Ry", "1e-10", "--kpoints", "3", "3", "3"]
+    call(
+        "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", "--pseudopotentials",
+        shared_data / "upf", *slow, "--inputs", tmp_path / "inputs",
+    )  # fmt: skip
+    batch = [
+        "label_espresso.py", "--inputs", tmp_path / "inputs", "--indices", "0000", "--runs", tmp_path / "runs",
+        "--table", tmp_path / "batch.csv",
+    ]  # fmt: skip
+    running = tmp_path / "runs" / "0000" / ".scratch" / "as given" / "running.out"
+    with (tmp_path / "log").open("w") as log:
+        command = [sys.executable, str(repository / "scripts" / batch[0]), *map(str, batch[1:])]
+        process = subprocess.Popen(command, stderr=log)
+        deadline = time.monotonic() + 60
+        while not (running.is_file() and "iteration #  2" in running.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 75
+    assert (tmp_path / "log").read_text().splitlines()[-1].endswith("run the same command again to go on")
+    assert not (tmp_path / "batch.csv").exists()
+    taken_up = call(*batch)
+    assert taken_up.returncode == 0, taken_up.stderr
+    assert "starts from the charge density" in taken_up.stderr
+    assert "converged" in (tmp_path / "batch.csv").read_text()
+    # no time left: nothing is begun
+    over = call(*batch[:-4], "--runs", tmp_path / "other", *batch[-2:], "--max-seconds", 0)
+    assert over.returncode == 75
+    assert len(over.stderr.splitlines()) == 1
+
+
+@needs_pw
+@pytest.mark.slow
 @pytest.mark.usefixtures("pool")
 def test_convergence_and_atom_references(tmp_path, call, shared_data):
     upfs = shared_data / "upf"
@@ -142,9 +190,22 @@ def test_refusals_are_one_line_and_exit_2(tmp_path, call, shared_data):
         tmp_path / "bad.csv",
         *common,
     )
+    (tmp_path / "upf").mkdir()
+    (tmp_path / "upf" / "Li.upf").write_text("<UPF>")
+    (tmp_path / "upf" / "F.upf").write_text("<UPF>")
+    silent = call(
+        "write_espresso_inputs.py", "--frames", tmp_path / "pool.extxyz", *SETTINGS, "--pseudopotentials",
+        tmp_path / "upf", "--wavefunction-cutoff-Ry", "recommended", "--inputs", tmp_path / "runs",
+    )  # fmt: skip
     nowhere = call("write_espresso_inputs.py", "--frames", tmp_path / "none.extxyz", *common)
-    no_input = call("label_espresso.py", "--input", tmp_path / "none.in", "--output", tmp_path / "pw.out")
-    for refused, words in ((outside, "row 7"), (nowhere, "does not exist"), (no_input, "does not exist")):
+    no_input = call(
+        "label_espresso.py", "--inputs", tmp_path / "none", "--indices", "0000", "--runs", tmp_path / "runs",
+        "--table", tmp_path / "batch.csv",
+    )  # fmt: skip
+    for refused, words in (
+        (outside, "row 7"), (nowhere, "does not exist"), (no_input, "does not exist"),
+        (silent, "recommends no cutoff for F"),
+    ):  # fmt: skip
         assert refused.returncode == 2
         assert words in refused.stderr
         assert len(refused.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""A frame keeps its identity, keeps its labels, and never sits in two sets."""
+"""A frame keeps its identity and its labels."""
 
 import io
 
@@ -6,10 +6,10 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from small import label, labelled_set, rocksalt_lif, two_atoms
+from small import label, rocksalt_lif, two_atoms
 
 from hopline import frames
 from hopline.console import InputError
@@ -158,79 +158,3 @@ def test_duplicates_name_the_first_of_their_kind():
     a, b = rocksalt_lif(seed=1), rocksalt_lif(seed=2)
     assert frames.duplicates([a, b, a.copy(), a.copy(), b]) == [(2, 0), (3, 0), (4, 1)]
     assert frames.duplicates([a, b]) == []
-
-
-def test_a_frame_in_two_sets_is_refused():
-    a, b, c = labelled_set(trajectories=3, frames_each=1, compositions=("bulk",))
-    frames.refuse_leakage({"train": [a], "valid": [b], "test": [c]})
-    with pytest.raises(InputError, match=r"in both train and valid"):
-        frames.refuse_leakage({"train": [a, b], "valid": [b], "test": [c]})
-
-
-def test_a_trajectory_of_the_test_in_another_set_is_refused():
-    first, second = labelled_set(trajectories=1, frames_each=2, compositions=("bulk",))
-    with pytest.raises(InputError, match="shares trajectories with the test set: bulk/300K"):
-        frames.refuse_leakage({"train": [first], "test": [second]})
-    frames.refuse_leakage({"train": [first], "valid": [second], "test": []})
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    sizes=st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=6), min_size=1, max_size=3),
-    fraction=st.floats(0.05, 0.6),
-    seed=st.integers(0, 99),
-    shuffle=st.integers(0, 99),
-)
-def test_holding_out_never_splits_a_trajectory(sizes, fraction, seed, shuffle):
-    made = []
-    for composition, trajectories in enumerate(sizes):
-        for trajectory, n_frames in enumerate(trajectories):
-            info = {"composition": f"H{composition}", "source": f"H{composition}/{trajectory}"}
-            for _ in range(n_frames):
-                made.append(Atoms("H"))
-                made[-1].info |= info | {"row": len(made)}
-    kept, held_out = frames.hold_out_trajectories(made, fraction=fraction, seed=seed)
-    assert sorted(kept + held_out) == list(range(len(made)))
-    sources = [{made[row].info["source"] for row in rows} for rows in (kept, held_out)]
-    assert not sources[0] & sources[1]
-    for composition, trajectories in enumerate(sizes):
-        mine = [row for row in held_out if made[row].info["composition"] == f"H{composition}"]
-        assert 0 < len(mine) < sum(trajectories)
-        # whole trajectories cannot meet a share exactly: at worst by half the longest one, or by the one taken
-        assert len(mine) - fraction * sum(trajectories) <= max(trajectories)
-    order = np.random.default_rng(shuffle).permutation(len(made))
-    again = frames.hold_out_trajectories([made[row] for row in order], fraction=fraction, seed=seed)[1]
-    assert sorted(order[again]) == held_out
-
-
-def test_what_is_held_out_of_one_composition_does_not_depend_on_the_others():
-    both = labelled_set(trajectories=6, frames_each=2)
-    alone = [atoms for atoms in both if atoms.info["composition"] == "bulk"]
-    for seed in range(5):
-        sources = []
-        for pool in (both, alone):
-            rows = frames.hold_out_trajectories(pool, fraction=0.3, seed=seed)[1]
-            sources.append(
-                {pool[row].info["source"] for row in rows if pool[row].info["composition"] == "bulk"}
-            )
-        assert sources[0] == sources[1]
-
-
-def test_the_seed_decides_what_is_held_out():
-    pool = labelled_set(trajectories=6, frames_each=1)
-    draws = [frames.hold_out_trajectories(pool, fraction=0.2, seed=seed)[1] for seed in (0, 0, *range(1, 9))]
-    assert draws[0] == draws[1]
-    assert len({tuple(draw) for draw in draws}) > 2
-
-
-def test_a_composition_of_one_trajectory_cannot_be_split():
-    with pytest.raises(InputError, match=r"composition bulk has frames of one trajectory only \(bulk/300K\)"):
-        frames.hold_out_trajectories(
-            labelled_set(trajectories=1, compositions=("bulk",)), fraction=0.2, seed=0
-        )
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_a_share_that_is_none_is_refused(fraction):
-    with pytest.raises(InputError, match="between 0 and 1"):
-        frames.hold_out_trajectories(labelled_set(), fraction=fraction, seed=0)

@@ -39,7 +39,9 @@ def keys(schema=SCHEMA, prefix=""):
 KEYS = {name: (schema, required) for name, schema, required in keys()}
 OPTIONAL_WITHOUT_DEFAULT = {
     "systems.*.host.prototype", "systems.*.host.species", "systems.*.host.lattice_constants_A", "systems.*.host.file",
-    "datasets.*.labels.source", "datasets.*.labels.atom_references",
+    "datasets.*.labels.source", "datasets.*.labels.atom_references", "datasets.*.labels.level_of_theory",
+    "datasets.*.labels.espresso.preset", "datasets.*.labels.espresso.kpoints",
+    "datasets.*.labels.vasp.training.composition",
     "dynamics.npt.volume_from",
     "dynamics.npt.volume_from_potential",
     "diffusion.fit_start_ps", "diffusion.fit_stop_ps", "diffusion.hop_length_A",

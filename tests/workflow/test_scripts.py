@@ -10,7 +10,8 @@ import pytest
 import workflow_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py") if path.stem != "flags")
+SHARED = {"flags", "dft_flags"}
+SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py") if path.stem not in SHARED)
 HEAVY = {"torch", "mace", "chgnet", "pymatgen", "sklearn", "snakemake", "matplotlib", "MDAnalysis"}
 MAX_CPU_S = 1.0
 """CPU time, not wall time: tests and other jobs share the cores, and --help does nothing but compute and read."""
@@ -65,17 +66,28 @@ def load(name):
     return module
 
 
+def label_by_vasp(config):
+    """Have VASP label what pw.x labels in a config, several frames a job, with tags of every kind."""
+    tags = {"ENCUT": 600, "LREAL": False, "MAGMOM": {"Li": 0.5}, "LORBIT": None}
+    labels = {"mode": "vasp", "frames_per_job": 8, "vasp": {"preset": "mp-static", "incar": tags}}
+    config["datasets"]["lif-direct"]["labels"] = labels
+
+
 @pytest.fixture(scope="module")
 def commands(tree: Path):
     """Every script call that the shipped configs ask for, as (script, arguments)."""
     live = tree / "resources" / "lif" / "make_labels.yaml"
-    on_request = [
-        f"results/lif/labels/lif-direct/{name}" for name in ("convergence.csv", "atom_references.json")
-    ]
+    by_vasp = workflow_runs.write_config(tree / "vasp.yaml", live, label_by_vasp)
+    folder = "results/lif/labels/lif-direct"
     flags = ("-n", "-p", "--forceall", "--configfile")
     runs = [
         workflow_runs.snakemake(tree, *flags, "config/quickstart.yaml"),
-        workflow_runs.snakemake(tree, *flags, str(live), "--", "all", *on_request),
+        workflow_runs.snakemake(
+            tree, *flags, str(live), "--", "all", f"{folder}/convergence.csv", f"{folder}/atom_references.json"
+        ),
+        workflow_runs.snakemake(
+            tree, *flags, str(by_vasp), "--", "all", f"{folder}/training", f"{folder}/atom_references.json"
+        ),
     ]
     for run in runs:
         assert run.status == 0, run.output

@@ -11,8 +11,9 @@ from ase import Atoms
 
 from hopline.console import InputError
 from hopline.labels import espresso, ladder
-from hopline.labels.espresso import EspressoSettings
+from hopline.labels.espresso import EspressoSettings, mesh_of
 from hopline.labels.espresso_output import PwOutput
+from hopline.labels.espresso_run import Launch
 from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV
 
 CUTOFF, MESH = "cutoff", "kpoints"
@@ -58,7 +59,10 @@ def plan(
         for cutoff in sorted(cutoffs_Ry)
     ]
     parsed = sorted(map(parse_mesh, meshes), key=lambda mesh: (np.prod(mesh[0]), mesh))
-    return runs + [(MESH, replace(settings, kpoints=mesh, kpoints_shift=shift)) for mesh, shift in parsed]
+    return runs + [
+        (MESH, replace(settings, kpoints=mesh, kpoints_shift=shift, kpoint_spacing_per_A=None))
+        for mesh, shift in parsed
+    ]
 
 
 def run_plan(
@@ -66,20 +70,19 @@ def run_plan(
     runs: Sequence[tuple[str, EspressoSettings]],
     pseudopotentials: Mapping[str, Path],
     *,
-    launcher: str,
-    pools: int,
+    launch: Launch,
 ) -> Iterator[PwOutput]:
     """Run the frame at each setting in turn and yield what pw.x says."""
     with tempfile.TemporaryDirectory() as folder:
         for index, (_, settings) in enumerate(runs):
             job = Path(folder) / f"{index:04d}"
             espresso.write_job(job, atoms, settings, pseudopotentials)
-            # pw.x refuses more pools than it has k-points, as at Gamma
-            few = settings.kpoints == (1, 1, 1)
-            yield ladder.run(job / "pw.in", job / "pw.out", launcher=launcher, pools=1 if few else pools)
+            yield ladder.run(job / "pw.in", job / "pw.out", launch=launch).result
 
 
-def study(runs: Sequence[tuple[str, EspressoSettings]], results: Sequence[PwOutput]) -> list[Point]:
+def study(
+    atoms: Atoms, runs: Sequence[tuple[str, EspressoSettings]], results: Sequence[PwOutput]
+) -> list[Point]:
     """Return each run's figures and its errors against the densest of its kind.
 
     Raises
@@ -92,19 +95,21 @@ def study(runs: Sequence[tuple[str, EspressoSettings]], results: Sequence[PwOutp
         if not result.converged:
             raise InputError(f"the densest run of kind {kind} gave no label ({result.reason}): mend it first")
     return [
-        _point(kind, settings, result, densest[kind])
+        _point(kind, settings, result, densest[kind], atoms)
         for (kind, settings), result in zip(runs, results, strict=True)
     ]
 
 
-def _point(kind: str, settings: EspressoSettings, result: PwOutput, reference: PwOutput) -> Point:
+def _point(
+    kind: str, settings: EspressoSettings, result: PwOutput, reference: PwOutput, atoms: Atoms
+) -> Point:
     energy, pressure = _energy_and_pressure(result)
     energy_limit, pressure_limit = _energy_and_pressure(reference)
     forces, forces_limit = result.forces_eV_per_A, reference.forces_eV_per_A
     return Point(
         kind=kind,
         wavefunction_cutoff_Ry=settings.wavefunction_cutoff_Ry,
-        kpoints="x".join(map(str, settings.kpoints)),
+        kpoints="x".join(map(str, mesh_of(settings, atoms))),
         shift="".join(map(str, settings.kpoints_shift)),
         energy_eV_per_atom=energy,
         pressure_GPa=pressure,

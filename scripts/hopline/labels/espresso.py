@@ -1,13 +1,10 @@
-"""Quantum ESPRESSO (pw.x) single points: input files, runs and isolated atoms; `espresso_output` reads."""
+"""Quantum ESPRESSO (pw.x) single points: settings and input files; `espresso_run` runs, `espresso_output` reads."""
 
 import io
+import math
 import os
 import re
-import shlex
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,31 +12,24 @@ from typing import Any
 import ase.io.espresso
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
+from numpy.typing import ArrayLike
 
 from hopline import files, frames
 from hopline.console import InputError
-from hopline.labels.espresso_output import TIMEOUT_NOTE, PwOutput, parse_output
+from hopline.labels import selection
+from hopline.labels.pseudopotentials import MIN_DUAL, recommended_cutoffs
 
-EXECUTABLE = "pw.x"
-CONTAINERS = {"apptainer", "singularity", "docker", "podman"}
-"""Behind one of these pw.x lies inside an image and need not be on this machine's PATH."""
+PREFIX, SCRATCH = "hopline", "scratch"
+"""Of the files that pw.x keeps to go on from, and their folder beside the input."""
+RECOMMENDED = "recommended"
+"""Instead of a cutoff: what the pseudopotentials' makers recommend (see `pseudopotentials`)."""
 NO_SMEARING = "none"
 SMEARINGS = (NO_SMEARING, "gaussian", "cold", "methfessel-paxton", "fermi-dirac")
-KEPT_INFO = ("system", "composition", "source", "temperature_K")
 STARTING_MAGNETIZATION = 0.5
 """First guess, as a fraction of the valence electrons; the run itself keeps ``total_magnetization``."""
-ATOM_BOX_A = (12.0, 12.5, 13.0)
-ATOM_SMEARING_WIDTH_RY = 0.001
-TERMINATION_GRACE_S = 10.0
+MESH_TOLERANCE = 1e-6
+"""A quotient this little above a whole number is that number: cells that differ in rounding get one mesh."""
 HASH_PREFIX_LENGTH = 8
-UNPAIRED_ELECTRONS = {
-    "H": 1, "He": 0, "Li": 1, "Be": 0, "B": 1, "C": 2, "N": 3, "O": 2, "F": 1, "Ne": 0,
-    "Na": 1, "Mg": 0, "Al": 1, "Si": 2, "P": 3, "S": 2, "Cl": 1, "Ar": 0, "K": 1, "Ca": 0,
-    "Sc": 1, "Ti": 2, "V": 3, "Cr": 6, "Mn": 5, "Fe": 4, "Co": 3, "Ni": 2, "Cu": 1, "Zn": 0,
-    "Ga": 1, "Ge": 2, "As": 3, "Se": 2, "Br": 1, "Kr": 0,
-}  # fmt: skip
-"""Ground states of the free atoms, NIST Atomic Spectra Database (Hund's rules and Cr, Cu)."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +39,21 @@ class EspressoSettings:
     ``functional`` names what the pseudopotentials were made with; pw.x takes it from them.
     ``nosym`` stays true for molecular-dynamics frames: they have no symmetry, and with it off pw.x expands a
     shifted mesh to the stars of the lattice, at four times the cost.
+    The mesh is ``kpoints``, or each cell's own from ``kpoint_spacing_per_A`` (see `mesh`): one of the two.
     ``total_magnetization`` (unpaired electrons per cell) makes the run spin-polarised; None: not polarised.
     """
 
     functional: str
     wavefunction_cutoff_Ry: float
     density_cutoff_Ry: float
-    kpoints: tuple[int, int, int]
+    kpoints: tuple[int, int, int] | None
     kpoints_shift: tuple[int, int, int]
     smearing: str
     smearing_width_Ry: float
     scf_threshold_Ry: float
     mixing_beta: float
     max_scf_steps: int
+    kpoint_spacing_per_A: float | None = None
     nosym: bool = True
     total_magnetization: float | None = None
 
@@ -69,12 +61,16 @@ class EspressoSettings:
         """Refuse settings that pw.x would refuse, or would take for something else, hours later."""
         if not self.wavefunction_cutoff_Ry > 0:
             raise InputError(f"wavefunction_cutoff_Ry is {self.wavefunction_cutoff_Ry}: it must be positive")
-        if self.density_cutoff_Ry < 4 * self.wavefunction_cutoff_Ry:
+        if self.density_cutoff_Ry < MIN_DUAL * self.wavefunction_cutoff_Ry:
             raise InputError(
                 f"density_cutoff_Ry is {self.density_cutoff_Ry}: it must be at least four times "
-                f"wavefunction_cutoff_Ry ({4 * self.wavefunction_cutoff_Ry})"
+                f"wavefunction_cutoff_Ry ({MIN_DUAL * self.wavefunction_cutoff_Ry})"
             )
-        if min(self.kpoints) < 1 or not set(self.kpoints_shift) <= {0, 1}:
+        if (self.kpoints is None) == (self.kpoint_spacing_per_A is None):
+            raise InputError("give either kpoints or kpoint_spacing_per_A")
+        if self.kpoint_spacing_per_A is not None and not self.kpoint_spacing_per_A > 0:
+            raise InputError(f"kpoint_spacing_per_A is {self.kpoint_spacing_per_A}: it must be positive")
+        if min(self.kpoints or (1,)) < 1 or not set(self.kpoints_shift) <= {0, 1}:
             raise InputError(
                 f"kpoints {self.kpoints} must be positive, kpoints_shift {self.kpoints_shift} made of 0 and 1"
             )
@@ -84,25 +80,62 @@ class EspressoSettings:
             raise InputError(f"smearing_width_Ry is {self.smearing_width_Ry}: it must be positive")
 
 
-def settings_from(values: Mapping[str, Any]) -> EspressoSettings:
-    """Return settings from a mapping by name (parsed flags, a config section); other keys are left alone."""
+def settings_from(values: Mapping[str, Any], pseudopotentials: Mapping[str, Path]) -> EspressoSettings:
+    """Return settings from a mapping by name (parsed flags, a config section); other keys are left alone.
+
+    A cutoff may be `RECOMMENDED`: the largest that is recommended for the elements of ``pseudopotentials``. The
+    recommended density cutoff is raised to four times a wavefunction cutoff that was given higher.
+    """
     chosen = {field.name: values[field.name] for field in fields(EspressoSettings) if field.name in values}
-    chosen |= {key: tuple(chosen[key]) for key in ("kpoints", "kpoints_shift")}
-    return EspressoSettings(**chosen)
+    for key in ("kpoints", "kpoints_shift"):
+        chosen[key] = None if chosen.get(key) is None else tuple(chosen[key])
+    wavefunction, density = chosen["wavefunction_cutoff_Ry"], chosen["density_cutoff_Ry"]
+    if RECOMMENDED in {wavefunction, density}:
+        best = recommended_cutoffs(pseudopotentials)
+        wavefunction = best.wavefunction_Ry if wavefunction == RECOMMENDED else wavefunction
+        density = max(best.density_Ry, MIN_DUAL * wavefunction) if density == RECOMMENDED else density
+    return EspressoSettings(**chosen | {"wavefunction_cutoff_Ry": wavefunction, "density_cutoff_Ry": density})
+
+
+def mesh(cell: ArrayLike, *, kpoint_spacing_per_A: float) -> tuple[int, int, int]:
+    """Return the mesh whose neighbouring k-points lie no further apart than a spacing.
+
+    As VASP's KSPACING and the ``kpoints_distance`` of AiiDA's workflows the spacing is in 1/A and holds the factor
+    2 pi: N_i = ceil(|b_i| / spacing) with a_i . b_j = 2 pi delta_ij.
+
+    Parameters
+    ----------
+    cell
+        Lattice vectors as rows, (3, 3), in A.
+    kpoint_spacing_per_A
+        Largest distance, 1/A.
+    """
+    reciprocal = 2 * np.pi * np.linalg.inv(np.asarray(cell, dtype=float)).T
+    lengths = np.linalg.norm(reciprocal, axis=1) / kpoint_spacing_per_A
+    n1, n2, n3 = (max(1, math.ceil(length - MESH_TOLERANCE)) for length in lengths)
+    return n1, n2, n3
+
+
+def mesh_of(settings: EspressoSettings, atoms: Atoms) -> tuple[int, int, int]:
+    """Return the mesh that settings mean for a frame."""
+    if settings.kpoint_spacing_per_A is not None:
+        return mesh(atoms.cell.array, kpoint_spacing_per_A=settings.kpoint_spacing_per_A)
+    assert settings.kpoints is not None  # noqa: S101  the settings hold one of the two; this tells the type checker
+    return settings.kpoints
 
 
 def level_of_theory(settings: EspressoSettings, pseudopotentials: Mapping[str, Path]) -> str:
     """Return one line that two runs share only if their energies may be compared.
 
-    It holds the functional, both cutoffs, the mesh, the smearing, the spin, and the first digits of the
-    SHA-256 of each element's pseudopotential.
+    It holds the functional, both cutoffs, the mesh or the spacing of k-points (so that cells of different size share
+    one level), the smearing, the spin, and the first digits of the SHA-256 of each element's pseudopotential.
     """
-    spin = settings.total_magnetization
-    mesh = "x".join(map(str, settings.kpoints)) + "+" + "".join(map(str, settings.kpoints_shift))
+    spin, spacing = settings.total_magnetization, settings.kpoint_spacing_per_A
+    points = f"{spacing:g}/A" if spacing is not None else "x".join(map(str, settings.kpoints or ()))
     parts = [
         f"{settings.functional} pw.x",
         f"{settings.wavefunction_cutoff_Ry:g}/{settings.density_cutoff_Ry:g} Ry",
-        f"k {mesh}",
+        f"k {points}+{''.join(map(str, settings.kpoints_shift))}",
         "fixed occupations"
         if settings.smearing == NO_SMEARING
         else f"{settings.smearing} {settings.smearing_width_Ry:g} Ry",
@@ -115,38 +148,6 @@ def level_of_theory(settings: EspressoSettings, pseudopotentials: Mapping[str, P
     return "; ".join(parts)
 
 
-def find_pseudopotentials(
-    folder: str | os.PathLike[str], elements: Iterable[str], *, allow_missing: bool = False
-) -> dict[str, Path]:
-    """Return each element's UPF file in a folder: ``Li.upf``, ``Li.UPF``, ``li_pbe.upf``, ``Li.x.upf``.
-
-    With ``allow_missing`` an element without a file gets the name ``Li.upf``, for inputs to be run elsewhere.
-
-    Raises
-    ------
-    InputError
-        If the folder is missing, or an element has no file or more than one.
-    """
-    folder = Path(folder).resolve()
-    if not folder.is_dir() and not allow_missing:
-        raise InputError(f"the folder of pseudopotentials {folder} does not exist")
-    upfs = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".upf")
-    found: dict[str, Path] = {}
-    for element in sorted(set(elements)):
-        fitting = [path for path in upfs if re.split(r"[._\-]", path.name)[0].lower() == element.lower()]
-        if not fitting and allow_missing:
-            fitting = [folder / f"{element}.upf"]
-        if not fitting:
-            raise InputError(f"{folder} holds no pseudopotential of {element}: put {element}.upf there")
-        if len(fitting) > 1:
-            names = ", ".join(path.name for path in fitting)
-            raise InputError(
-                f"{folder} holds {len(fitting)} pseudopotentials of {element} ({names}): keep one"
-            )
-        found[element] = fitting[0]
-    return found
-
-
 def write_input(atoms: Atoms, settings: EspressoSettings, pseudopotentials: Mapping[str, Path]) -> str:
     """Return the pw.x input of a single point with forces and stress.
 
@@ -157,7 +158,7 @@ def write_input(atoms: Atoms, settings: EspressoSettings, pseudopotentials: Mapp
     settings
         Settings of the run.
     pseudopotentials
-        UPF file of each element, all in one folder (see `find_pseudopotentials`).
+        UPF file of each element, all in one folder (see `pseudopotentials.find_pseudopotentials`).
     """
     if atoms.cell.rank != 3:  # noqa: PLR2004
         raise InputError("a frame without a three-dimensional cell cannot go to pw.x: give it one")
@@ -171,14 +172,15 @@ def write_input(atoms: Atoms, settings: EspressoSettings, pseudopotentials: Mapp
         raise InputError(f"pw.x reads pseudopotentials from one folder, these lie in {len(folders)}")
     if settings.total_magnetization is not None:
         bare.set_initial_magnetic_moments(np.full(len(bare), STARTING_MAGNETIZATION))
-    gamma_only = settings.kpoints == (1, 1, 1) and not any(settings.kpoints_shift)
+    kpoints = mesh_of(settings, bare)
+    gamma_only = kpoints == (1, 1, 1) and not any(settings.kpoints_shift)
     text = io.StringIO()
     ase.io.espresso.write_espresso_in(
         text,
         bare,
         input_data=_namelists(settings, str(folders.pop())),
         pseudopotentials={element: path.name for element, path in chosen.items()},
-        kpts=None if gamma_only else settings.kpoints,  # ASE's None: real wavefunctions, half the cost
+        kpts=None if gamma_only else kpoints,  # ASE's None: real wavefunctions, half the cost
         koffset=settings.kpoints_shift,
     )
     return text.getvalue()
@@ -202,8 +204,8 @@ def _namelists(settings: EspressoSettings, pseudo_dir: str) -> dict[str, dict[st
         system |= {"nspin": 2, "tot_magnetization": settings.total_magnetization}
     return {
         "control": {
-            "calculation": "scf", "prefix": "hopline", "pseudo_dir": pseudo_dir, "outdir": "./scratch",
-            "disk_io": "none", "tprnfor": True, "tstress": True,
+            "calculation": "scf", "prefix": PREFIX, "pseudo_dir": pseudo_dir, "outdir": f"./{SCRATCH}",
+            "disk_io": "low", "tprnfor": True, "tstress": True,
         },
         "system": system,
         "electrons": {
@@ -229,36 +231,11 @@ def write_job(
     folder = Path(folder)
     frame = _bare(atoms)
     known = {**(defaults or {}), **atoms.info}
-    frame.info = {key: known[key] for key in KEPT_INFO if known.get(key) is not None}
+    frame.info = {key: known[key] for key in selection.KEPT_INFO if known.get(key) is not None}
     frame.info["level_of_theory"] = level_of_theory(settings, pseudopotentials)
     with files.whole(folder / "pw.in") as temporary:
         temporary.write_text(write_input(frame, settings, pseudopotentials))
     frames.write_frames(folder / "frame.extxyz", [frame])
-
-
-def pick(
-    pool: Sequence[Atoms], rows: Sequence[int], frame_ids: Sequence[str], *, where: str = "selection"
-) -> list[Atoms]:
-    """Return the selected frames of a pool, in the selection's order, each checked against its id.
-
-    Raises
-    ------
-    InputError
-        If a row lies outside the pool or holds another frame than the one that was selected.
-    """
-    chosen = []
-    for row, expected in zip(rows, frame_ids, strict=True):
-        if not 0 <= row < len(pool):
-            raise InputError(
-                f"{where} names row {row} of a pool of {len(pool)} frames: give the pool it was made from"
-            )
-        found = frames.frame_id(pool[row])
-        if expected and found != expected:
-            raise InputError(
-                f"{where}: row {row} is frame {found}, not {expected}: give the pool it was made from"
-            )
-        chosen.append(pool[row])
-    return chosen
 
 
 def _bare(atoms: Atoms) -> Atoms:
@@ -266,135 +243,37 @@ def _bare(atoms: Atoms) -> Atoms:
     return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
 
 
-def run(
-    input_path: str | os.PathLike[str],
-    output_path: str | os.PathLike[str],
-    *,
-    launcher: str | Sequence[str] = (),
-    pools: int = 1,
-    timeout_s: float | None = None,
-) -> PwOutput:
-    """Run pw.x on an input; keep what it prints, whole or not at all, and return what it says.
-
-    A run that fails or does not converge is a result too: its output is kept and the exit status does not
-    matter. The input and its ``frame.extxyz`` are copied beside an output in another folder, where ingestion
-    looks for them. A run stopped at ``timeout_s`` keeps its output with a note at the end.
+def with_keywords(text: str, namelist: str, keywords: Mapping[str, object]) -> str:
+    """Return a pw.x input with keywords of a namelist set, or left out where the value is None.
 
     Raises
     ------
     InputError
-        If there is no input, no pw.x or no launcher, or if pw.x never started.
+        If the input has no such namelist.
     """
-    input_path, output_path = Path(input_path).resolve(), Path(output_path).resolve()
-    if not input_path.is_file():
-        raise InputError(f"{input_path} does not exist")
-    before = shlex.split(launcher) if isinstance(launcher, str) else list(launcher)
-    _refuse_missing(before)
-    command = [*before, EXECUTABLE, *(["-nk", str(pools)] if pools > 1 else []), "-in", str(input_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    _keep_beside(output_path.parent, input_path)
-    with (
-        # beside the output and not in /tmp, since the ranks of one run may sit on several nodes
-        tempfile.TemporaryDirectory(prefix=".pw-", dir=output_path.parent) as scratch,
-        files.whole(output_path) as temporary,
-    ):
-        with temporary.open("wb") as output:
-            _call(command, cwd=scratch, environment=environment, output=output, timeout_s=timeout_s)
-        text = temporary.read_text(errors="replace")
-        if "Program PWSCF" not in text:
-            last = next(
-                (line.strip() for line in reversed(text.splitlines()) if line.strip()), "it printed nothing"
-            )
-            raise InputError(f"pw.x did not start on {input_path} ({shlex.join(command)}): {last}")
-    return parse_output(text)
-
-
-def _keep_beside(folder: Path, input_path: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for origin in (input_path, input_path.with_name("frame.extxyz")):
-        if origin.is_file() and origin.parent != folder:
-            with files.whole(folder / origin.name) as temporary:
-                shutil.copyfile(origin, temporary)
-
-
-def _refuse_missing(launcher: Sequence[str]) -> None:
-    if launcher and shutil.which(launcher[0]) is None:
-        raise InputError(f"the launcher {launcher[0]} is not on PATH: install it, or give another launcher")
-    inside_image = any(Path(word).name in CONTAINERS for word in launcher)
-    if not inside_image and shutil.which(EXECUTABLE) is None:
-        raise InputError(
-            "pw.x is not on PATH: install Quantum ESPRESSO (apt install quantum-espresso, "
-            "conda install -c conda-forge qe, or a cluster's module)"
-        )
-
-
-def _call(
-    command: list[str],
-    *,
-    cwd: str,
-    environment: dict[str, str],
-    output: io.BufferedWriter,
-    timeout_s: float | None,
-) -> None:
-    process = subprocess.Popen(
-        command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+    opened = re.search(rf"^[ \t]*&{namelist}\b[^\n]*\n", text, flags=re.IGNORECASE | re.MULTILINE)
+    closed = (
+        None if opened is None else re.compile(r"^[ \t]*/[ \t]*$", re.MULTILINE).search(text, opened.end())
     )
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        _stop(process)
-        output.write(f"\n     {TIMEOUT_NOTE} {timeout_s:g} s\n".encode())
-    except BaseException:
-        _stop(process)
-        raise
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask politely first: mpirun passes SIGTERM on to its ranks, but cannot pass on SIGKILL."""
-    process.terminate()
-    try:
-        process.wait(TERMINATION_GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def atom_box(element: str) -> Atoms:
-    """Return one atom in a box with three different sides: an open shell must not be averaged by symmetry."""
-    if element not in atomic_numbers:
-        raise InputError(f"{element} is not a chemical element")
-    return Atoms([element], positions=[np.array(ATOM_BOX_A) / 2], cell=ATOM_BOX_A, pbc=True)
-
-
-def atom_settings(values: Mapping[str, Any], element: str) -> EspressoSettings:
-    """Return settings for an isolated atom: Gamma only, with the unpaired electrons of its ground state.
-
-    ``values`` give cutoffs and SCF settings by name; mesh, smearing and spin are the atom's own.
-    """
-    if element not in UNPAIRED_ELECTRONS:
-        raise InputError(f"the spin of a free {element} atom is not tabulated: H to Kr are")
-    own = {
-        "kpoints": (1, 1, 1), "kpoints_shift": (0, 0, 0), "smearing": "gaussian",
-        "smearing_width_Ry": ATOM_SMEARING_WIDTH_RY, "nosym": True,
-        "total_magnetization": float(UNPAIRED_ELECTRONS[element]),
-    }  # fmt: skip
-    return settings_from({**values, **own})
-
-
-def run_atom(
-    element: str,
-    settings: EspressoSettings,
-    pseudopotentials: Mapping[str, Path],
-    *,
-    launcher: str | Sequence[str] = (),
-) -> PwOutput:
-    """Run one isolated atom; a run without a label is refused, since no reference may be left out."""
-    with tempfile.TemporaryDirectory() as folder:
-        job = Path(folder)
-        write_job(job, atom_box(element), settings, {element: pseudopotentials[element]})
-        result = run(job / "pw.in", job / "pw.out", launcher=launcher)
-    if not result.converged:
-        raise InputError(
-            f"the isolated {element} atom gave no energy: {result.reason}; try a smaller mixing_beta"
+    if opened is None or closed is None:
+        raise InputError(f"the pw.x input has no namelist &{namelist.upper()} that ends with a line /")
+    body = text[opened.end() : closed.start()]
+    for keyword in keywords:
+        assignment = rf"(?<![\w%]){keyword}[ \t]*=[ \t]*(?:'[^']*'|[^\s,]+)[ \t]*,?"
+        body = re.sub(
+            rf"^[ \t]*{assignment}[ \t]*\n|{assignment}", "", body, flags=re.IGNORECASE | re.MULTILINE
         )
-    return result
+    lines = "".join(f"   {key} = {_fortran(value)}\n" for key, value in keywords.items() if value is not None)
+    return text[: opened.end()] + lines + body + text[closed.start() :]
+
+
+def keyword(text: str, name: str) -> str | None:
+    """Return the value of a keyword of a pw.x input as it is written, without quotes; None where it is not set."""
+    found = re.search(rf"(?<![\w%]){name}[ \t]*=[ \t]*(?:'([^']*)'|([^\s,]+))", text, flags=re.IGNORECASE)
+    return None if found is None else (found[1] if found[1] is not None else found[2])
+
+
+def _fortran(value: object) -> str:
+    if isinstance(value, bool):
+        return ".true." if value else ".false."
+    return f"'{value}'" if isinstance(value, str) else str(value)

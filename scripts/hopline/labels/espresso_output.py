@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from hopline.units import BOHR_A, MEV_PER_EV, RYDBERG_EV
 START = "Program PWSCF"
 SCF_START = "Self-consistent Calculation"
 TIMEOUT_NOTE = "Hopline stopped this run after"
+TIMED_OUT = "cut off: stopped at Hopline's timeout"
+RUNGS_NOTE = "Hopline tried"
 ENERGY_KIND = "free"
 """The line marked ``!`` is the free energy E - TS (Mermin), whose derivatives the forces and stress are."""
 SHORT_NAMES = {"SLA PW PBX PBC": "PBE", "SLA PW PSX PSC": "PBESOL", "SLA PZ NOGX NOGC": "LDA"}
@@ -27,7 +29,11 @@ Occupations by cold smearing or Methfessel-Paxton do not grow monotonically with
 several that give the right number of electrons; pw.x 6.7 may return one inside the valence band (dos Santos and
 Marzari, Phys. Rev. B 107, 195122, 2023). LiF gained 48 meV/atom and 0.9 GPa that way, SCF converged.
 """
-UNCONVERGED, WRONG_FERMI_LEVEL = "SCF not converged", "wrong Fermi level"
+UNCONVERGED, WRONG_FERMI_LEVEL, PW_ERROR = (
+    "SCF not converged",
+    "wrong Fermi level",
+    "pw.x stopped with an error",
+)
 SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -58,6 +64,26 @@ class PwOutput:
     cutoffs: str
     pseudopotentials: Mapping[str, str]
     energy_kind: str = ENERGY_KIND
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether Hopline gave the run up: with more time it may go on."""
+        return self.reason.startswith(TIMED_OUT)
+
+
+def is_whole(text: str) -> bool:
+    """Tell whether pw.x came to an end of its own: by convergence, failure, or because it was asked to stop."""
+    return "JOB DONE." in text
+
+
+def was_asked_to_stop(text: str) -> bool:
+    """Tell whether pw.x stopped because of its stop file, its charge density kept."""
+    return "stopped by user request" in text
+
+
+def rungs_note(rungs: Sequence[str]) -> str:
+    """Return the line to add to an output if no way to a label has worked (see `ladder`)."""
+    return f"\n     {RUNGS_NOTE} {len(rungs)} rungs: {', '.join(rungs)}\n"
 
 
 def read_output(path: str | os.PathLike[str]) -> PwOutput:
@@ -131,10 +157,10 @@ def _why_not(
     checks = (
         (unconverged, f"{UNCONVERGED} after {unconverged[1]} steps" if unconverged else ""),
         ("Maximum CPU time exceeded" in text, "cut off: pw.x reached its walltime limit"),
-        (stopped, f"cut off: stopped at Hopline's timeout of {stopped[1]}" if stopped else ""),
-        (error, f"pw.x stopped with an error in {error[1]}: {error[2].strip()}" if error else ""),
-        ("stopped by user request" in text, "cut off: pw.x was asked to stop"),
-        ("JOB DONE." not in text, "interrupted: the output ends without JOB DONE"),
+        (stopped, f"{TIMED_OUT} of {stopped[1]}" if stopped else ""),
+        (error, f"{PW_ERROR} in {error[1]}: {error[2].strip()}" if error else ""),
+        (was_asked_to_stop(text), "cut off: pw.x was asked to stop"),
+        (not is_whole(text), "interrupted: the output ends without JOB DONE"),
         (not last, "no self-consistent calculation in it"),
         ("convergence has been achieved" not in last, f"{UNCONVERGED}: no convergence is reported"),
         (atoms is None, "no structure could be read from it"),
@@ -148,7 +174,9 @@ def _why_not(
         (forces is not None and not np.isfinite(forces).all(), "a force is not a number"),
         (stress is not None and not np.isfinite(stress).all(), "a stress is not a number"),
     )
-    return next((reason for holds, reason in checks if holds), "")
+    tried = re.search(rf"{RUNGS_NOTE} \d+ rungs: [^\n]+", text)
+    reason = next((reason for holds, reason in checks if holds), "")
+    return f"{reason} ({tried[0]})" if reason and tried else reason
 
 
 def _is_metal(text: str, last: str) -> bool:
@@ -156,7 +184,12 @@ def _is_metal(text: str, last: str) -> bool:
     electrons = _maybe_number(_first(r"number of electrons\s+=\s+(\S+)", text))
     blocks = re.findall(r"bands \(ev\):\s*\n\s*\n((?:[ \d.\-]+\n)+)", last)
     bands = [[float(value) for value in re.findall(r"-?\d+\.\d+", block)] for block in blocks]
-    filled = int((electrons or 0) // 2)
+    return bands_overlap(bands, electrons)
+
+
+def bands_overlap(bands: Sequence[Sequence[float]], n_electrons: float | None) -> bool:
+    """Return whether no gap lies above the filled bands, given each k-point's levels; False where nothing is known."""
+    filled = int((n_electrons or 0) // 2)
     if not filled or not bands or min(map(len, bands)) <= filled:
         return False
     return max(levels[filled - 1] for levels in bands) >= min(levels[filled] for levels in bands)
@@ -299,4 +332,6 @@ def _theory(text: str) -> str:
     functional = SHORT_NAMES.get(printed, printed)
     smearing = re.search(r"number of k points=\s*\d+\s+(\S.*?), width \(Ry\)=\s*(\S+)", text)
     how = f"{smearing[1]} {_number(smearing[2]):g} Ry" if smearing else "fixed occupations"
+    if smearing is None and "smearing contrib." in text:  # an output that somebody has shortened
+        how = "smearing of unstated width"
     return f"{functional} pw.x; {_cutoffs(text)}; {how}"

@@ -1,35 +1,39 @@
 """Which labelled frames enter a set, and why the others do not: every frame found is accepted or rejected."""
 
 import csv
-import io
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
-from hopline import files, frames
+from hopline import files, frames, likeness
 from hopline.console import InputError
-from hopline.labels.espresso_output import NOT_PW, START, read_output
+from hopline.labels import outliers
+from hopline.labels.candidates import Candidate, numbers
+from hopline.labels.sources import UNDERSTOOD, candidates
 
-AUTO, EXTXYZ, ESPRESSO = "auto", "extxyz", "espresso"
-FORMATS = (AUTO, EXTXYZ, ESPRESSO)
-UNDERSTOOD = "extended XYZ (extxyz) and pw.x outputs (espresso: a file or a folder of runs) are understood"
-ENERGY_KEYS = ("REF_energy", "energy", "dft_energy", "DFT_energy")
-FORCES_KEYS = ("REF_forces", "forces", "dft_forces", "DFT_forces")
-STRESS_KEYS = ("REF_stress", "plain_stress", "dft_stress", "DFT_stress")
-SAME_STRUCTURE_A = 1e-4
-"""pw.x prints positions to 1e-7 of the lattice parameter; anything further apart is another structure."""
-SNIFFED_BYTES = 4096
 DIMENSIONS = 3
-SUM_PREFIX_LENGTH = 8
+ISOLATED = "isolatedatom"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a frame must keep to be accepted.
+
+    Atoms no closer than ``min_distance_A``; no force above ``max_force_eV_per_A``; an energy within
+    ``max_energy_deviation_eV_per_atom`` of the fit of all energies to their compositions (see `outliers`); only the
+    ``elements`` of the system, where they are given; a stress, if ``require_stress``.
+    """
+
+    min_distance_A: float
+    max_force_eV_per_A: float
+    max_energy_deviation_eV_per_atom: float
+    elements: tuple[str, ...] = ()
+    require_stress: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,46 +59,21 @@ class Ingested:
         return len(self.accepted) + len(self.rejected)
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """One frame as found; ``reason`` is set where its source already speaks against it."""
-
-    source: str
-    frame: int
-    atoms: Atoms | None = None
-    reason: str = ""
-    energy_eV: float | None = None
-    forces_eV_per_A: NDArray[np.float64] | None = None
-    stress: object = None
-    level_of_theory: str | None = None
-    energy_kind: str = frames.UNSTATED
-    pseudopotentials: Mapping[str, str] = field(default_factory=dict)
-
-
 def ingest(
     sources: Iterable[str | os.PathLike[str]],
     *,
     file_format: str,
-    min_distance_A: float,
-    max_force_eV_per_A: float,
-    require_stress: bool = False,
+    limits: Limits,
     defaults: Mapping[str, str | None] | None = None,
 ) -> Ingested:
     """Read labelled frames from files or folders and keep those that deserve a label.
 
     Parameters
     ----------
-    sources
-        Extended XYZ files, pw.x outputs, or folders of pw.x runs. An output beside a ``frame.extxyz`` (as
-        Hopline writes it) takes positions and origin from there, and is checked against it.
-    file_format
-        ``auto``, ``extxyz`` or ``espresso``.
-    min_distance_A
-        Frames with two atoms closer than this are rejected.
-    max_force_eV_per_A
-        Frames with a larger force on any atom are rejected.
-    require_stress
-        Whether a frame without stress is rejected.
+    sources, file_format
+        As `sources.candidates` takes them.
+    limits
+        What a frame must keep.
     defaults
         ``system``, ``composition``, ``level_of_theory`` of frames that do not say theirs.
 
@@ -103,37 +82,28 @@ def ingest(
     InputError
         If a source is missing or of another format, or if nothing is found.
     """
-    if file_format not in FORMATS:
-        raise InputError(f"format {file_format} is not understood; {UNDERSTOOD}")
-    accepted: list[Atoms] = []
-    candidates: list[_Candidate] = []
+    sources = list(sources)
+    accepted: list[Candidate] = []
     rejected: list[Rejection] = []
-    seen: dict[str, str] = {}
-    for candidate in _candidates(sources, file_format):
-        identity = "" if candidate.atoms is None else frames.frame_id(candidate.atoms)
-        objections = _objections(
-            candidate,
-            min_distance_A=min_distance_A,
-            max_force_eV_per_A=max_force_eV_per_A,
-            require_stress=require_stress,
-        )
-        reason = candidate.reason or next(objections, "")
-        if not reason and identity in seen:
-            reason = f"duplicate of {seen[identity]}"
+    for candidate in candidates(sources, file_format=file_format):
+        reason = candidate.reason or next(_objections(candidate, limits), "")
         if reason:
-            rejected.append(Rejection(candidate.source, candidate.frame, identity, reason))
-            continue
-        seen[identity] = f"frame {candidate.frame} of {candidate.source}"
-        accepted.append(_labelled(candidate, defaults or {}))
-        candidates.append(candidate)
+            rejected.append(_rejection(candidate, reason))
+        else:
+            accepted.append(candidate)
     if not accepted and not rejected:
         raise InputError(f"no frame was found in {', '.join(map(str, sources))}; {UNDERSTOOD}")
-    _state_pseudopotentials(accepted, candidates)
-    return Ingested(accepted=accepted, rejected=rejected)
+    for judge in (_duplicates, _energy_outliers):
+        reasons = judge(accepted, limits)
+        rejected += [_rejection(accepted[row], reason) for row, reason in reasons.items()]
+        accepted = [candidate for row, candidate in enumerate(accepted) if row not in reasons]
+    labelled = [_labelled(candidate, defaults or {}) for candidate in accepted]
+    _state_pseudopotentials(labelled, accepted)
+    return Ingested(accepted=labelled, rejected=rejected)
 
 
 def refuse_unfit(ingested: Ingested, *, max_rejected_fraction: float) -> None:
-    """Refuse a set that lost too many frames, or that mixes levels of theory or kinds of energy.
+    """Refuse a set that lost too many frames, that mixes levels of theory or kinds of energy, or of the wrong sign.
 
     Separate from `ingest`, so that the list of rejected frames can be written before the refusal.
     """
@@ -147,6 +117,9 @@ def refuse_unfit(ingested: Ingested, *, max_rejected_fraction: float) -> None:
     kinds = sorted({str(frame.info["energy_kind"]) for frame in ingested.accepted})
     if len(kinds) > 1:
         raise InputError(f"a set may hold one kind of energy, this one mixes {' and '.join(kinds)}")
+    wrong = outliers.stress_sign(ingested.accepted)
+    if wrong:
+        raise InputError(wrong)
 
 
 def table(rejected: Sequence[Rejection]) -> str:
@@ -156,179 +129,53 @@ def table(rejected: Sequence[Rejection]) -> str:
 
 def write_rejected(path: str | os.PathLike[str], rejected: Sequence[Rejection]) -> None:
     """Write rejected frames as CSV: source, frame, frame_id, reason; with none, the header alone."""
-    with files.whole(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(("source", "frame", "frame_id", "reason"))
-        table.writerows((row.source, row.frame, row.frame_id, row.reason) for row in rejected)
+    with files.whole(path) as temporary, temporary.open("w", newline="", errors="replace") as file:
+        table = csv.DictWriter(file, fieldnames=[field.name for field in fields(Rejection)])
+        table.writeheader()
+        table.writerows(asdict(row) for row in rejected)
 
 
-def _candidates(sources: Iterable[str | os.PathLike[str]], file_format: str) -> Iterator[_Candidate]:
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            if file_format == EXTXYZ:
-                raise InputError(f"{path} is a folder: name the extended XYZ files in it")
-            yield from _runs_in(path)
-        elif not path.is_file():
-            raise InputError(f"{path} does not exist")
-        elif (_sniff(path) if file_format == AUTO else file_format) == EXTXYZ:
-            yield from _read_extxyz(path)
-        else:
-            yield _read_run(path)
+def _rejection(candidate: Candidate, reason: str) -> Rejection:
+    identity = "" if candidate.atoms is None else frames.frame_id(candidate.atoms)
+    return Rejection(candidate.source, candidate.frame, identity, reason)
 
 
-def _sniff(path: Path) -> str:
-    """Tell a file's format by its content, by its name where the content is empty or cut off."""
-    with path.open("rb") as file:
-        head = file.read(SNIFFED_BYTES).decode(errors="replace")
-    first, _, rest = head.partition("\n")
-    if START in head or (path.suffix in {".out", ".pwo"} and not head.startswith("<")):
-        return ESPRESSO
-    if (first.strip().isdigit() and "=" in rest.partition("\n")[0]) or path.suffix in {".xyz", ".extxyz"}:
-        return EXTXYZ
-    raise InputError(f"the format of {path} is not understood; {UNDERSTOOD}")
-
-
-def _runs_in(folder: Path) -> Iterator[_Candidate]:
-    """Yield every pw.x run below a folder; other ``.out`` files (a queue's logs) are passed over."""
-    outputs = {path for path in folder.rglob("*.out") if path.name == "pw.out" or _is_pw(path)}
-    unrun = {path.with_name("pw.out") for path in folder.rglob("pw.in")} - outputs
-    for path in sorted(outputs | unrun):
-        yield (
-            _read_run(path)
-            if path in outputs
-            else _Candidate(str(path), 0, _frame_beside(path), "not run: there is no pw.out beside pw.in")
-        )
-
-
-def _is_pw(path: Path) -> bool:
-    with path.open("rb") as file:
-        return START.encode() in file.read(SNIFFED_BYTES)
-
-
-def _frame_beside(output: Path) -> Atoms | None:
-    beside = output.with_name("frame.extxyz")
-    return frames.read_frames(beside)[0] if beside.is_file() else None
-
-
-def _read_run(path: Path) -> _Candidate:
-    result = read_output(path)
-    frame = _frame_beside(path)
-    reason = result.reason
-    if frame is not None and result.atoms is not None and reason != NOT_PW:
-        reason = _another_structure(frame, result.atoms) or reason
-    level = None if frame is None else frame.info.get("level_of_theory")
-    if level is not None and not reason and result.cutoffs not in str(level):
-        reason = f"pw.x ran with cutoffs {result.cutoffs}, the frame was written for: {level}"
-    return _Candidate(
-        source=str(path),
-        frame=0,
-        atoms=result.atoms if frame is None else frame,
-        reason=reason,
-        energy_eV=result.energy_eV,
-        forces_eV_per_A=result.forces_eV_per_A,
-        stress=result.stress_eV_per_A3,
-        level_of_theory=result.theory if level is None else str(level),
-        energy_kind=result.energy_kind,
-        pseudopotentials=result.pseudopotentials if level is None else {},
-    )
-
-
-def _another_structure(frame: Atoms, printed: Atoms) -> str:
-    """Return how the structure in an output differs from the frame that went in; empty where it does not."""
-    if list(frame.numbers) != list(printed.numbers):
-        return f"the output is of another structure: {printed.symbols}, frame.extxyz holds {frame.symbols}"
-    cell_A = float(np.abs(frame.cell.array - printed.cell.array).max())
-    moved_A = np.linalg.norm(frame.positions - printed.positions, axis=1)
-    if cell_A > SAME_STRUCTURE_A:
-        return f"the output is of another structure: its cell differs by {cell_A:.4f} A from frame.extxyz"
-    if moved_A.max() > SAME_STRUCTURE_A:
-        worst = int(moved_A.argmax())
-        return f"the output is of another structure: atom {worst} is {moved_A[worst]:.4f} A off frame.extxyz"
-    return ""
-
-
-def _read_extxyz(path: Path) -> Iterator[_Candidate]:
-    """Yield frames one by one, so that a broken one does not take the others with it."""
-    with path.open(errors="replace") as file:
-        row = 0
-        while heading := file.readline():
-            if not heading.strip():
-                continue
-            if not heading.strip().isdigit():
-                yield _Candidate(
-                    str(path), row, reason=f"broken: {heading.strip()[:40]!r} is no number of atoms"
-                )
-                return
-            lines = [file.readline() for _ in range(int(heading) + 1)]
-            yield _cut_off(path, row) if "" in lines else _parse_frame(path, row, heading + "".join(lines))
-            row += 1
-
-
-def _cut_off(path: Path, row: int) -> _Candidate:
-    return _Candidate(str(path), row, reason="cut off: the file ends inside this frame")
-
-
-def _parse_frame(path: Path, row: int, text: str) -> _Candidate:
-    # ASE takes a plain stress or virial for nine numbers and gives up on six
-    text = re.sub(r"(?<!\w)(stress|virial)=", r"plain_\1=", text)
-    try:
-        atoms = ase.io.read(io.StringIO(text), format="extxyz")
-    except Exception as error:  # noqa: BLE001  ASE's parsers raise whatever they stumble over
-        return _Candidate(str(path), row, reason=f"broken: {type(error).__name__}: {error}")
-    # ASE moves plain energy and forces into a calculator
-    values = {**atoms.info, **atoms.arrays, **(atoms.calc.results if atoms.calc else {})}
-    energy, forces, stress = (
-        next((values[key] for key in keys if key in values), None)
-        for keys in (ENERGY_KEYS, FORCES_KEYS, STRESS_KEYS)
-    )
-    return _Candidate(
-        source=str(path),
-        frame=row,
-        atoms=atoms,
-        energy_eV=None if energy is None else float(_numbers(energy).ravel()[0]),
-        forces_eV_per_A=None if forces is None else _numbers(forces),
-        stress=stress,
-        level_of_theory=atoms.info.get("level_of_theory"),
-        energy_kind=str(atoms.info.get("energy_kind", frames.UNSTATED)),
-    )
-
-
-def _numbers(value: Any) -> NDArray[np.float64]:
-    """Return a label as numbers; text where a number is expected becomes NaN, which is rejected later."""
-    try:
-        return np.asarray(value, dtype=float)
-    except (ValueError, TypeError):
-        return np.full(np.shape(value), np.nan)
-
-
-def _objections(
-    candidate: _Candidate, *, min_distance_A: float, max_force_eV_per_A: float, require_stress: bool
-) -> Iterator[str]:
+def _objections(candidate: Candidate, limits: Limits) -> Iterator[str]:
     """Yield why a frame may not enter the set; each check relies on those before it: the first one counts."""
     atoms, forces = candidate.atoms, candidate.forces_eV_per_A
+    if atoms is not None and _is_isolated(atoms):
+        yield "an isolated atom: its energy belongs to the atomic references, not among the frames"
     parts = {"energy": candidate.energy_eV, "forces": forces, "structure": atoms}
-    if require_stress:
+    if limits.require_stress:
         parts["stress"] = candidate.stress
     absent = [name for name, part in parts.items() if part is None]
     if absent:
         yield f"no {' and no '.join(absent)}"
     if atoms is None or forces is None:
         return
+    if not len(atoms):
+        yield "no atoms"
+    strange = sorted(set(atoms.symbols) - set(limits.elements))
+    if limits.elements and strange:
+        yield f"{atoms.symbols} holds {', '.join(strange)}: the system is made of {', '.join(limits.elements)}"
     if atoms.cell.rank != DIMENSIONS:
         yield "no three-dimensional cell"
     if forces.shape != (len(atoms), 3):
         yield f"forces have shape {forces.shape}, {(len(atoms), 3)} is expected"
     yield from _not_finite(candidate, atoms, forces)
-    yield from _too_close(atoms, min_distance_A)
+    yield from _too_close(atoms, limits.min_distance_A)
     size = np.linalg.norm(forces, axis=1)
     worst = int(size.argmax())
-    if size[worst] > max_force_eV_per_A:
+    if size[worst] > limits.max_force_eV_per_A:
         name = f"{atoms.symbols[worst]} {worst}"
-        yield f"force of {size[worst]:.2f} eV/A on {name} is above {max_force_eV_per_A:g} eV/A"
+        yield f"force of {size[worst]:.2f} eV/A on {name} is above {limits.max_force_eV_per_A:g} eV/A"
 
 
-def _not_finite(candidate: _Candidate, atoms: Atoms, forces: NDArray[np.float64]) -> Iterator[str]:
+def _is_isolated(atoms: Atoms) -> bool:
+    return len(atoms) == 1 and str(atoms.info.get("config_type", "")).lower() == ISOLATED
+
+
+def _not_finite(candidate: Candidate, atoms: Atoms, forces: NDArray[np.float64]) -> Iterator[str]:
     try:
         stress = np.zeros(1) if candidate.stress is None else frames.stress_matrix(candidate.stress)
     except (InputError, ValueError) as error:
@@ -344,7 +191,9 @@ def _not_finite(candidate: _Candidate, atoms: Atoms, forces: NDArray[np.float64]
 
 
 def _too_close(atoms: Atoms, min_distance_A: float) -> Iterator[str]:
-    first, second, distance = neighbor_list("ijd", atoms, min_distance_A)
+    from matscipy.neighbours import neighbour_list  # forty times faster than ASE's
+
+    first, second, distance = neighbour_list("ijd", atoms, min_distance_A)
     if len(distance):
         pair = int(distance.argmin())
         i, j = int(first[pair]), int(second[pair])
@@ -352,7 +201,27 @@ def _too_close(atoms: Atoms, min_distance_A: float) -> Iterator[str]:
         yield f"{names} are {distance[pair]:.3f} A apart, closer than {min_distance_A:g} A"
 
 
-def _labelled(candidate: _Candidate, defaults: Mapping[str, str | None]) -> Atoms:
+def _structures(accepted: Sequence[Candidate]) -> list[Atoms]:
+    return [candidate.atoms for candidate in accepted if candidate.atoms is not None]
+
+
+def _duplicates(accepted: Sequence[Candidate], _: Limits) -> dict[int, str]:
+    """Return the rows that hold the same structure as an earlier one, whatever the order of its atoms or its digits."""
+    first = likeness.first_of_kind(_structures(accepted))
+    return {
+        row: f"duplicate of frame {accepted[first[row]].frame} of {accepted[first[row]].source}"
+        for row in np.flatnonzero(first != np.arange(len(first))).tolist()
+    }
+
+
+def _energy_outliers(accepted: Sequence[Candidate], limits: Limits) -> dict[int, str]:
+    energies = [candidate.energy_eV for candidate in accepted if candidate.energy_eV is not None]
+    bound = limits.max_energy_deviation_eV_per_atom
+    found = outliers.energy_outliers(_structures(accepted), energies, max_deviation_eV_per_atom=bound)
+    return dict(found)
+
+
+def _labelled(candidate: Candidate, defaults: Mapping[str, str | None]) -> Atoms:
     found = candidate.atoms
     assert found is not None  # noqa: S101  an accepted candidate has a structure; this tells the type checker
     frame = Atoms(numbers=found.numbers, positions=found.positions, cell=found.cell, pbc=found.pbc)
@@ -362,21 +231,34 @@ def _labelled(candidate: _Candidate, defaults: Mapping[str, str | None]) -> Atom
         # nine flat numbers: ASE would write a nested 3x3 as JSON, which few other readers know
         frame.info[frames.STRESS] = frames.stress_matrix(candidate.stress).ravel()
     frame.info["frame_id"] = frames.frame_id(frame)
-    origin = {
+    frame.info |= {
         "system": defaults.get("system") or frames.UNSTATED,
         "composition": defaults.get("composition") or frame.get_chemical_formula(),
-        "source": candidate.source,
         "level_of_theory": candidate.level_of_theory or defaults.get("level_of_theory") or frames.UNSTATED,
         "energy_kind": candidate.energy_kind,
     }
-    stated = {key: found.info[key] for key in ("system", "composition", "source") if key in found.info}
-    frame.info |= origin | stated
-    if "temperature_K" in found.info:
-        frame.info["temperature_K"] = float(found.info["temperature_K"])
+    frame.info |= _trajectory(candidate, found)
+    frame.info |= {key: found.info[key] for key in ("system", "composition") if key in found.info}
+    temperature_K = numbers(found.info.get("temperature_K", np.nan))
+    if temperature_K.shape == () and np.isfinite(temperature_K):
+        frame.info["temperature_K"] = float(temperature_K)
     return frame
 
 
-def _state_pseudopotentials(accepted: Sequence[Atoms], candidates: Sequence[_Candidate]) -> None:
+def _trajectory(candidate: Candidate, found: Atoms) -> dict[str, Any]:
+    """Return the trajectory that a frame comes from and, where it is known, its place there.
+
+    Rows of one file count as neighbours in time unless the file says which trajectory each comes from.
+    """
+    if candidate.trajectory:
+        return {"source": candidate.trajectory}
+    if "source" in found.info:
+        place = {"source_frame": found.info["source_frame"]} if "source_frame" in found.info else {}
+        return {"source": found.info["source"]} | place
+    return {"source": candidate.source, "source_frame": candidate.frame}
+
+
+def _state_pseudopotentials(accepted: Sequence[Atoms], candidates: Sequence[Candidate]) -> None:
     """Add pseudopotentials to each level of theory that was read from an output.
 
     They are those of the whole set: a composition that lacks an element says nothing about that element's
@@ -385,11 +267,11 @@ def _state_pseudopotentials(accepted: Sequence[Atoms], candidates: Sequence[_Can
     union: dict[str, str] = {}
     conflict = False
     for candidate in candidates:
-        for element, md5 in candidate.pseudopotentials.items():
-            conflict |= union.setdefault(element, md5) != md5
+        for element, name in candidate.pseudopotentials.items():
+            conflict |= union.setdefault(element, name) != name
     for frame, candidate in zip(accepted, candidates, strict=True):
         if candidate.pseudopotentials:
-            sums = candidate.pseudopotentials if conflict else union
+            named = candidate.pseudopotentials if conflict else union
             frame.info["level_of_theory"] += "".join(
-                f"; {element} md5 {md5[:SUM_PREFIX_LENGTH]}" for element, md5 in sorted(sums.items())
+                f"; {element} {name}" for element, name in sorted(named.items())
             )

@@ -1,17 +1,18 @@
-"""pw.x inputs and runs: settings, pseudopotentials, and pw.x itself where it is installed."""
+"""pw.x inputs: settings, meshes, levels of theory; and that what pw.x makes of them is physics."""
 
 import shutil
-import sys
 from dataclasses import replace
 
 import ase.build
 import ase.io
 import numpy as np
 import pytest
+import yaml
 
 from hopline import frames
 from hopline.console import InputError
-from hopline.labels import convergence, espresso
+from hopline.labels import convergence, espresso, espresso_run, selection
+from hopline.labels.pseudopotentials import find_pseudopotentials
 from hopline.units import GPA_PER_EV_PER_A3
 
 needs_pw = pytest.mark.skipif(shutil.which("pw.x") is None, reason="pw.x is not installed")
@@ -20,34 +21,17 @@ SETTINGS = espresso.EspressoSettings(
     kpoints_shift=(1, 1, 1), smearing="gaussian", smearing_width_Ry=0.01, scf_threshold_Ry=1e-9,
     mixing_beta=0.7, max_scf_steps=60,
 )  # fmt: skip
+SPACING = {"kpoints": None, "kpoint_spacing_per_A": 0.25}
 
 
 @pytest.fixture
 def upfs(shared_data):
-    return espresso.find_pseudopotentials(shared_data / "upf", ["Li", "F"])
+    return find_pseudopotentials(shared_data / "upf", ["Li", "F"])
 
 
 @pytest.fixture
 def lif():
     return ase.build.bulk("LiF", "rocksalt", a=4.08)
-
-
-@pytest.mark.parametrize("name", ["Li.upf", "Li.UPF", "li_pbe_v1.4.F.UPF", "Li.pbe.UPF", "LI-x.upf"])
-def test_pseudopotentials_are_found_by_their_element(tmp_path, name):
-    (tmp_path / name).touch()
-    (tmp_path / "Lu.upf").touch()
-    assert espresso.find_pseudopotentials(tmp_path, ["Li"])["Li"].name == name
-
-
-def test_missing_and_ambiguous_pseudopotentials_are_refused(tmp_path):
-    with pytest.raises(InputError, match="holds no pseudopotential of F"):
-        espresso.find_pseudopotentials(tmp_path, ["F"])
-    (tmp_path / "F.upf").touch()
-    (tmp_path / "F.pbe.UPF").touch()
-    with pytest.raises(InputError, match=r"2 pseudopotentials of F \(F.pbe.UPF, F.upf\)"):
-        espresso.find_pseudopotentials(tmp_path, ["F"])
-    with pytest.raises(InputError, match="does not exist"):
-        espresso.find_pseudopotentials(tmp_path / "nowhere", ["F"])
 
 
 def test_the_input_holds_the_settings_and_reads_back(tmp_path, lif, upfs):
@@ -56,7 +40,7 @@ def test_the_input_holds_the_settings_and_reads_back(tmp_path, lif, upfs):
     text = espresso.write_input(lif, SETTINGS, upfs)
     flat = " ".join(text.split())
     for part in (
-        "calculation = 'scf'", "tprnfor = .true.", "tstress = .true.", "disk_io = 'none'", "nosym = .true.",
+        "calculation = 'scf'", "tprnfor = .true.", "tstress = .true.", "disk_io = 'low'", "nosym = .true.",
         "ecutwfc = 40.0", "ecutrho = 160.0", "smearing = 'gaussian'", "degauss = 0.01",
         "electron_maxstep = 60",
         f"pseudo_dir = '{upfs['Li'].parent}'", "K_POINTS automatic 2 2 2 1 1 1",
@@ -74,14 +58,59 @@ def test_gamma_alone_uses_real_wavefunctions(lif, upfs):
     assert "K_POINTS gamma" in espresso.write_input(lif, gamma, upfs)
 
 
-def test_isolated_atoms_carry_their_spin(upfs):
-    settings = espresso.atom_settings(vars(SETTINGS), "F")
-    text = " ".join(espresso.write_input(espresso.atom_box("F"), settings, upfs).split())
-    for part in ("nspin = 2", "tot_magnetization = 1.0", "starting_magnetization(1) = 0.5", "K_POINTS gamma"):
-        assert part in text
-    assert len(set(espresso.ATOM_BOX_A)) == 3
-    with pytest.raises(InputError, match="not tabulated"):
-        espresso.atom_settings(vars(SETTINGS), "U")
+def test_a_spacing_gives_each_cell_its_mesh_and_all_one_level(lif, upfs):
+    """Cubic LiF, 4.08 A: |b| = 2 pi / 4.08 = 1.540/A; at most 0.25/A apart are 7 points, in the doubled cell 4."""
+    cubic = ase.build.bulk("LiF", "rocksalt", a=4.08, cubic=True)
+    settings = replace(SETTINGS, **SPACING, kpoints_shift=(0, 0, 0))
+    assert espresso.mesh_of(settings, cubic) == (7, 7, 7)
+    assert espresso.mesh_of(settings, cubic.repeat((2, 1, 4))) == (4, 7, 2)
+    # |b| of the primitive cell: sqrt(3) as long
+    assert espresso.mesh_of(settings, lif) == (11, 11, 11)
+    # exactly at a whole number, to rounding: no point more
+    assert espresso.mesh(np.eye(3) * 2 * np.pi / 1.5, kpoint_spacing_per_A=0.5) == (3, 3, 3)
+    assert "7 7 7 0 0 0" in " ".join(espresso.write_input(cubic, settings, upfs).split())
+    assert "k 0.25/A+000" in espresso.level_of_theory(settings, upfs)
+    wide = replace(settings, kpoint_spacing_per_A=2.0)
+    assert "K_POINTS gamma" in espresso.write_input(cubic, wide, upfs)
+
+
+def test_recommended_cutoffs_are_those_of_all_elements(upfs):
+    """PseudoDojo's fluorine asks for 42 Ha, its lithium for 37."""
+    values = vars(SETTINGS) | {"wavefunction_cutoff_Ry": "recommended", "density_cutoff_Ry": "recommended"}
+    settings = espresso.settings_from(values, upfs)
+    assert (settings.wavefunction_cutoff_Ry, settings.density_cutoff_Ry) == (84, 336)
+    higher = espresso.settings_from(values | {"wavefunction_cutoff_Ry": 100.0}, upfs)
+    assert (higher.wavefunction_cutoff_Ry, higher.density_cutoff_Ry) == (100, 400)
+    missing = {"Li": upfs["Li"].with_name("none.upf")}
+    with pytest.raises(InputError, match="give the cutoffs as numbers"):
+        espresso.settings_from(values, missing)
+
+
+def test_the_published_preset_gives_the_published_input(repository, lif, upfs):
+    """Alghamdi et al. 2026: 110/440 Ry, Gamma, Gaussian 0.005 Ry, 5e-7 Ry, PBE."""
+    presets = yaml.safe_load((repository / "resources" / "presets" / "espresso.yaml").read_text())
+    numerics = {"mixing_beta": 0.7, "max_scf_steps": 100}
+    settings = espresso.settings_from(presets["alghamdi-2026"] | numerics, upfs)
+    assert espresso.level_of_theory(settings, {}) == "PBE pw.x; 110/440 Ry; k 1x1x1+000; gaussian 0.005 Ry"
+    text = espresso.write_input(lif, settings, upfs)
+    assert "K_POINTS gamma" in text
+    assert float(espresso.keyword(text, "conv_thr")) == 5e-7
+
+
+def test_keywords_are_set_and_left_out_wherever_they_stand():
+    text = (
+        "&control\n outdir='a', prefix = 'b'\n/\n&SYSTEM\n  degauss=0.01,nbnd = 4\n/\n&ELECTRONS\n/\nATOMS\n"
+    )
+    changed = espresso.with_keywords(text, "system", {"nbnd": 8, "degauss": None})
+    changed = espresso.with_keywords(changed, "control", {"outdir": "./c", "tstress": True})
+    assert espresso.keyword(changed, "nbnd") == "8"
+    assert espresso.keyword(changed, "degauss") is None
+    assert espresso.keyword(changed, "OUTDIR") == "./c"
+    assert espresso.keyword(changed, "prefix") == "b"
+    assert espresso.keyword(changed, "tstress") == ".true."
+    assert changed.endswith("ATOMS\n")
+    with pytest.raises(InputError, match="no namelist &IONS"):
+        espresso.with_keywords(text, "ions", {"nbnd": 8})
 
 
 def test_the_level_of_theory_changes_with_all_that_matters(upfs, tmp_path):
@@ -93,7 +122,7 @@ def test_the_level_of_theory_changes_with_all_that_matters(upfs, tmp_path):
         for change in (
             {"functional": "PBEsol"}, {"wavefunction_cutoff_Ry": 39.0}, {"density_cutoff_Ry": 161.0},
             {"kpoints": (3, 2, 2)}, {"kpoints_shift": (0, 0, 0)}, {"smearing": "cold"},
-            {"smearing_width_Ry": 0.02}, {"total_magnetization": 1.0},
+            {"smearing_width_Ry": 0.02}, {"total_magnetization": 1.0}, SPACING,
         )
     ]  # fmt: skip
     changed.append(espresso.level_of_theory(SETTINGS, {**upfs, "Li": other}))
@@ -106,7 +135,8 @@ def test_the_level_of_theory_changes_with_all_that_matters(upfs, tmp_path):
     "change",
     [
         {"wavefunction_cutoff_Ry": -1.0}, {"density_cutoff_Ry": 100.0}, {"kpoints": (0, 1, 1)},
-        {"kpoints_shift": (2, 0, 0)}, {"smearing": "gausian"}, {"smearing_width_Ry": 0.0},
+        {"kpoints_shift": (2, 0, 0)}, {"smearing": "gausian"}, {"smearing_width_Ry": 0.0}, {"kpoints": None},
+        {"kpoint_spacing_per_A": 0.3}, SPACING | {"kpoint_spacing_per_A": 0.0},
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(change):
@@ -130,79 +160,15 @@ def test_a_job_keeps_where_its_frame_came_from(tmp_path, lif, upfs):
 def test_a_selection_of_another_pool_is_refused(lif):
     pool = [lif, lif.repeat((2, 1, 1))]
     ids = [frames.frame_id(frame) for frame in pool]
-    assert espresso.pick(pool, [1, 0], [ids[1], ""])[0] is pool[1]
+    assert selection.pick(pool, [1, 0], [ids[1], ""])[0] is pool[1]
     with pytest.raises(InputError, match="give the pool"):
-        espresso.pick(pool, [0], [ids[1]])
+        selection.pick(pool, [0], [ids[1]])
     with pytest.raises(InputError, match="give the pool"):
-        espresso.pick(pool, [2], [""])
-
-
-def test_without_pw_the_user_is_told_how_to_get_it(tmp_path, monkeypatch):
-    (tmp_path / "pw.in").write_text("&CONTROL\n/\n")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="apt install quantum-espresso"):
-        espresso.run(tmp_path / "pw.in", tmp_path / "pw.out")
-    with pytest.raises(InputError, match="launcher mpirun is not on PATH"):
-        espresso.run(tmp_path / "pw.in", tmp_path / "pw.out", launcher="mpirun -np 2")
-
-
-@pytest.fixture
-def fake_pw(tmp_path, monkeypatch):
-    """Put a script named pw.x first on PATH."""
-
-    def make(body: str) -> None:
-        folder = tmp_path / "bin"
-        folder.mkdir()
-        (folder / "pw.x").write_text(f"#!{sys.executable}\n{body}\n")
-        (folder / "pw.x").chmod(0o755)
-        monkeypatch.setenv("PATH", str(folder), prepend=":")
-        (tmp_path / "pw.in").write_text("&CONTROL\n/\n")
-
-    return make
-
-
-def test_a_failed_run_keeps_its_output(tmp_path, fake_pw):
-    fake_pw("print('     Program PWSCF v.6.7 starts'); raise SystemExit(3)")
-    result = espresso.run(tmp_path / "pw.in", tmp_path / "pw.out")
-    assert result.reason == "interrupted: the output ends without JOB DONE"
-    assert "Program PWSCF" in (tmp_path / "pw.out").read_text()
-    assert not list(tmp_path.glob(".pw*"))
-
-
-def test_a_run_past_its_time_is_stopped_and_says_so(tmp_path, fake_pw):
-    fake_pw("import time; print('     Program PWSCF v.6.7 starts', flush=True); time.sleep(60)")
-    result = espresso.run(tmp_path / "pw.in", tmp_path / "pw.out", timeout_s=1.0)
-    assert result.reason == "cut off: stopped at Hopline's timeout of 1 s"
-
-
-def test_a_launcher_that_starts_nothing_is_refused_and_leaves_no_output(tmp_path, fake_pw):
-    fake_pw("print('There are not enough slots available')")
-    with pytest.raises(InputError, match=r"did not start.*not enough slots"):
-        espresso.run(tmp_path / "pw.in", tmp_path / "pw.out")
-    assert not (tmp_path / "pw.out").exists()
-    assert not list(tmp_path.glob(".pw*"))
-
-
-def test_a_run_elsewhere_takes_its_frame_along(tmp_path, fake_pw):
-    fake_pw("print('     Program PWSCF v.6.7 starts')")
-    (tmp_path / "frame.extxyz").write_text("frame")
-    espresso.run(tmp_path / "pw.in", tmp_path / "runs" / "0000" / "pw.out")
-    found = {path.name for path in (tmp_path / "runs" / "0000").iterdir()}
-    assert found == {"pw.in", "frame.extxyz", "pw.out"}
-
-
-def test_one_thread_and_pools_reach_pw(tmp_path, fake_pw):
-    fake_pw(
-        "import os, sys\nprint('Program PWSCF', sys.argv[1:], os.environ['OMP_NUM_THREADS'],"
-        " os.environ['OPENBLAS_NUM_THREADS'])"
-    )
-    espresso.run(tmp_path / "pw.in", tmp_path / "pw.out", launcher=["env", "A=1"], pools=2)
-    printed = (tmp_path / "pw.out").read_text()
-    assert "['-nk', '2', '-in'" in printed
-    assert printed.split()[-2:] == ["1", "1"]
+        selection.pick(pool, [2], [""])
 
 
 @needs_pw
+@pytest.mark.slow
 def test_stress_is_the_slope_of_energy_over_volume(tmp_path, upfs):
     """P = -dE/dV by a central difference of +-1 % in volume; LiF compressed to 3.80 A: P is clearly positive.
 
@@ -217,7 +183,7 @@ def test_stress_is_the_slope_of_energy_over_volume(tmp_path, upfs):
         cell.set_cell(lif.cell * (1 + change) ** (1 / 3), scale_atoms=True)
         job = tmp_path / f"{change}"
         espresso.write_job(job, cell, settings, upfs)
-        results[change] = espresso.run(job / "pw.in", job / "pw.out")
+        results[change] = espresso_run.run((job / "pw.in").read_text(), job, launch=espresso_run.Launch())
         assert results[change].converged
     printed = -np.trace(results[0.0].stress_eV_per_A3) / 3 * GPA_PER_EV_PER_A3
     rise = results[0.01].energy_eV - results[-0.01].energy_eV
@@ -236,7 +202,7 @@ def test_forces_are_slopes_of_the_free_energy(tmp_path, lif, upfs):
         moved.positions[0, 0] += step
         job = tmp_path / f"{index}"
         espresso.write_job(job, moved, SETTINGS, upfs)
-        result = espresso.run(job / "pw.in", job / "pw.out")
+        result = espresso_run.run((job / "pw.in").read_text(), job, launch=espresso_run.Launch())
         energies.append(result.energy_eV)
     expected = -(energies[1] - energies[0]) / 0.02
     assert result.forces_eV_per_A[0, 0] == pytest.approx(expected, abs=0.01)

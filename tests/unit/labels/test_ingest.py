@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from dataclasses import replace
 
 import ase.build
 import ase.io
@@ -12,9 +13,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from hopline import frames
 from hopline.console import InputError
-from hopline.labels.ingest import Ingested, ingest, refuse_unfit, write_rejected
+from hopline.labels.ingest import Ingested, Limits, ingest, refuse_unfit, write_rejected
 
-LIMITS = {"file_format": "auto", "min_distance_A": 0.5, "max_force_eV_per_A": 50.0}
+LIMITS = Limits(min_distance_A=0.5, max_force_eV_per_A=50.0, max_energy_deviation_eV_per_atom=1.0)
 STRESS = np.array([[0.01, 0.04, 0.05], [0.04, 0.02, 0.06], [0.05, 0.06, 0.03]])
 VOIGT = [0.01, 0.02, 0.03, 0.06, 0.05, 0.04]
 
@@ -34,8 +35,8 @@ def labelled(seed: int = 0, prefix: str = "REF_", stress=None):
     return atoms
 
 
-def take(path, **changes) -> Ingested:
-    return ingest([path], **{**LIMITS, **changes})
+def take(*paths, file_format="auto", defaults=None, **changes) -> Ingested:
+    return ingest(paths, file_format=file_format, limits=replace(LIMITS, **changes), defaults=defaults)
 
 
 @pytest.mark.parametrize("prefix", ["REF_", "dft_", "DFT_"])
@@ -153,7 +154,7 @@ def test_stress_may_be_required(tmp_path):
 def test_duplicates_are_rejected_across_files_and_name_the_first(tmp_path):
     ase.io.write(tmp_path / "a.xyz", [labelled(0), labelled(1)], format="extxyz")
     ase.io.write(tmp_path / "b.xyz", [labelled(2), labelled(1)], format="extxyz")
-    result = ingest([tmp_path / "a.xyz", tmp_path / "b.xyz"], **LIMITS)
+    result = take(tmp_path / "a.xyz", tmp_path / "b.xyz")
     assert result.found == 4
     assert [row.reason for row in result.rejected] == [f"duplicate of frame 1 of {tmp_path / 'a.xyz'}"]
 
@@ -206,18 +207,18 @@ def test_counts_add_up_on_mptrj(shared_data):
     assert all("above 50 eV/A" in row.reason for row in result.rejected)
 
 
-@pytest.mark.parametrize("name", ["OUTCAR.h2o.md.10", "vasprun.h2o.md.10.xml"])
-def test_other_formats_are_refused_naming_what_is_understood(shared_data, name):
-    with pytest.raises(InputError, match=r"extended XYZ .* pw.x"):
-        take(shared_data / "dft_outputs" / "vasp" / name)
-    with pytest.raises(InputError, match="format vasp is not understood"):
-        take(shared_data / "dft_outputs" / "vasp" / name, file_format="vasp")
+def test_what_no_reader_knows_is_refused_naming_what_is_understood(tmp_path):
+    (tmp_path / "notes.txt").write_text("a shopping list\n")
+    with pytest.raises(InputError, match=r"extended XYZ, pw.x .* are"):
+        take(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match="format vasp is not known: auto, "):
+        take(tmp_path / "notes.txt", file_format="vasp")
 
 
 def test_real_failed_runs_are_rejected_and_the_good_one_kept(shared_data):
     runs = shared_data / "dft_outputs" / "espresso"
     sources = [runs / "lif_hi.out", *sorted(runs.glob("failed_*/aiida.out"))]
-    result = ingest(sources, **LIMITS)
+    result = take(*sources)
     assert len(result.accepted) == 1
     assert [row.reason for row in result.rejected] == [
         "interrupted: the output ends without JOB DONE",
@@ -248,7 +249,7 @@ def hopline_run(shared_data, tmp_path):
     folder.mkdir(parents=True)
     shutil.copy(output, folder / "pw.out")
     (folder / "pw.in").touch()
-    frame = ingest([output], **LIMITS).accepted[0].copy()
+    frame = take(output).accepted[0].copy()
     del frame.arrays["REF_forces"]
     frame.info = {
         "system": "lif",
@@ -275,7 +276,10 @@ def test_a_run_folder_takes_its_origin_from_the_frame(hopline_run):
         ),
         (lambda atoms: atoms.positions.__iadd__([[0, 0, 0], [0, 0, 0.01]]), "atom 1 is 0.0100 A off"),
         (lambda atoms: atoms.cell.array.__iadd__(0.01), "its cell differs by 0.0100 A"),
-        (lambda atoms: atoms.info.update(level_of_theory="PBE 80/320 Ry"), "ran with cutoffs 110/880 Ry"),
+        (
+            lambda atoms: atoms.info.update(level_of_theory="PBE 80/320 Ry"),
+            "the run had 110/880 Ry, the frame was written for: PBE 80/320 Ry",
+        ),
     ],
 )
 def test_an_output_of_another_frame_is_rejected(hopline_run, change, reason):

@@ -1,0 +1,136 @@
+"""What the scripts that write or run DFT calculations share: their flags, and how a job ends before its time."""
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hopline import console
+
+EXIT_TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h: stopped before the end; the same command goes on."""
+MARGIN_S, MARGIN_FRACTION = 120.0, 0.1
+SLURM_END = "SLURM_JOB_END_TIME"
+"""Slurm says in this variable when a job's time is over, in seconds of Unix time."""
+
+
+def add_batch(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a batch of runs."""
+    parser.add_argument("--inputs", type=Path, required=True, help="folder of run folders 0000, 0001, ...")
+    parser.add_argument("--indices", nargs="+", required=True, metavar="0000", help="run folders in it")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs, of the same names")
+    parser.add_argument("--table", type=Path, required=True, help="CSV, a row a frame; appears at the end")
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=math.inf,
+        help="give a run up after so many seconds (default: never)",
+    )
+    add_launcher(parser)
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add how a program is started, and how long the job may take."""
+    parser.add_argument(
+        "--launcher",
+        nargs="?",
+        const="",
+        default="",
+        help="what stands before the program, e.g. 'mpirun -np 4' (default: nothing, one process)",
+    )
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        default=math.inf,
+        help="seconds that the job has; the run in hand is stopped a little before (default: Slurm's limit)",
+    )
+
+
+def stop_at_s(max_seconds: float) -> float:
+    """Return when a job must stop, on the monotonic clock: a little before its time or Slurm's is over."""
+    left_s = min(max_seconds, float(os.environ.get(SLURM_END, math.inf)) - time.time())
+    return time.monotonic() + left_s - min(MARGIN_S, MARGIN_FRACTION * left_s)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Make a signal or the end of the job's time end the script with its state kept, and with a status that says so."""
+    from hopline.labels import processes
+
+    try:
+        with processes.stoppable():
+            yield
+    except processes.Stopped as stopped:
+        console.say(str(stopped))
+        sys.exit(EXIT_TRY_AGAIN)
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add which frames inputs are written for."""
+    parser.add_argument("--frames", type=Path, required=True, help="pool of frames, extended XYZ")
+    parser.add_argument(
+        "--selection", type=Path, help="selection.csv with rows of the pool; without it: every frame"
+    )
+    parser.add_argument("--system", help="system of frames that do not say theirs")
+    parser.add_argument("--composition", help="composition of frames that do not say theirs")
+    parser.add_argument("--inputs", type=Path, required=True, help="folder of run folders 0000, 0001, ...")
+
+
+def add_cutoffs(parser: argparse.ArgumentParser) -> None:
+    """Add what an isolated atom in pw.x needs too: pseudopotentials, cutoffs and the SCF cycle."""
+    parser.add_argument("--pseudopotentials", type=Path, required=True, help="folder of {element}.upf")
+    parser.add_argument("--functional", default="PBE", help="what the pseudopotentials were made with (PBE)")
+    for name in ("wavefunction", "density"):
+        parser.add_argument(
+            f"--{name}-cutoff-Ry",
+            dest=f"{name}_cutoff_Ry",
+            type=_cutoff,
+            required=True,
+            help="Ry, or recommended: the largest that the pseudopotentials' makers recommend",
+        )
+    parser.add_argument("--scf-threshold-Ry", dest="scf_threshold_Ry", type=float, required=True)
+    parser.add_argument("--mixing-beta", type=float, required=True)
+    parser.add_argument("--max-scf-steps", type=int, required=True)
+
+
+def _cutoff(text: str) -> float | str:
+    return text if text == "recommended" else float(text)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a pw.x single point."""
+    add_cutoffs(parser)
+    mesh = parser.add_mutually_exclusive_group(required=True)
+    mesh.add_argument("--kpoints", type=int, nargs=3, metavar="N")
+    mesh.add_argument(
+        "--kpoint-spacing-per-A",
+        dest="kpoint_spacing_per_A",
+        type=float,
+        help="largest distance of k-points, 1/A with its 2 pi: each cell gets its own mesh",
+    )
+    parser.add_argument("--kpoints-shift", type=int, nargs=3, required=True, metavar="0|1")
+    parser.add_argument(
+        "--smearing", required=True, help="none, gaussian, cold, methfessel-paxton or fermi-dirac"
+    )
+    parser.add_argument("--smearing-width-Ry", dest="smearing_width_Ry", type=float, required=True)
+
+
+def add_vasp_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of VASP's electronic settings."""
+    parser.add_argument("--presets", type=Path, required=True, help="YAML file of presets")
+    parser.add_argument("--preset", required=True, help="settings by name: mp-static, matpes-pbe, mg-h")
+    parser.add_argument(
+        "--incar", nargs="+", default=[], metavar="TAG=VALUE", help="INCAR tags that win over the preset's"
+    )
+
+
+def add_vasp_program(parser: argparse.ArgumentParser) -> None:
+    """Add which VASP runs, and where its POTCARs are."""
+    parser.add_argument("--potcars", type=Path, required=True, help="folder of your POTCARs: SYMBOL/POTCAR")
+    parser.add_argument(
+        "--executable", default="vasp_std", help="VASP (default vasp_std; vasp_gam for Gamma only)"
+    )
