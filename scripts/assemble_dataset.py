@@ -14,15 +14,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--candidates", type=Path, required=True, help="labelled frames to train on")
     parser.add_argument(
-        "--candidates", type=Path, required=True, help="labelled frames to train on (extended XYZ)"
+        "--selection", type=Path, help="CSV of the candidates' frame ids to use; default: all"
     )
-    parser.add_argument(
-        "--selection", type=Path, help="CSV of the candidates' frame ids to use; without it all are"
-    )
-    parser.add_argument(
-        "--held-out", type=Path, required=True, help="labelled frames of the test trajectories"
-    )
+    parser.add_argument("--held-out", type=Path, required=True, help="labelled frames to test on")
     parser.add_argument(
         "--published", type=Path, nargs="+", default=[], help="files of a published split, one a set"
     )
@@ -32,13 +28,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--gap-frames", type=int, required=True, help="frames of one trajectory this close are neighbours"
     )
-    parser.add_argument(
-        "--atom-references", type=Path, help="JSON of isolated-atom energies; without it: estimated"
-    )
+    parser.add_argument("--atom-references", type=Path, help="JSON of isolated atoms; default: estimated")
     parser.add_argument("--seed", type=int, required=True, help="seed of the validation draw")
-    parser.add_argument("--train", type=Path, required=True, help="extended XYZ to write")
-    parser.add_argument("--valid", type=Path, required=True, help="extended XYZ to write")
-    parser.add_argument("--test", type=Path, required=True, help="extended XYZ to write")
+    for name in ("train", "valid", "test"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help="extended XYZ to write")
     parser.add_argument("--dataset", type=Path, required=True, help="JSON that describes the sets, to write")
     return parser.parse_args(argv)
 
@@ -61,9 +54,10 @@ def main() -> None:
     split = splits.hold_out_trajectories(
         chosen, fraction=args.valid_fraction, seed=args.seed, gap_frames=args.gap_frames
     )
-    rows = {"train": split.kept, "valid": split.held_out, "dropped": split.dropped}
-    sets = {name: [chosen[row] for row in part] for name, part in rows.items()} | {"test": test}
-    dropped = sets.pop("dropped")
+    train, valid, dropped = (
+        [chosen[row] for row in rows] for rows in (split.kept, split.held_out, split.dropped)
+    )
+    sets = {"train": train, "valid": valid, "test": test}
     splits.refuse_leakage(sets, gap_frames=args.gap_frames)
     published = {
         str(path): [
@@ -80,7 +74,7 @@ def main() -> None:
         },
         "level_of_theory": frames.level_of_theory(chosen + test),
         "energy_kind": test[0].info.get("energy_kind", frames.UNSTATED),
-        **references.describe(sets["train"], [*sets["valid"], *test], isolated),
+        **references.describe(train, [*valid, *test], isolated),
         "published_split": splits.published_leakage(published),
     }
     for name, path in (("train", args.train), ("valid", args.valid), ("test", args.test)):

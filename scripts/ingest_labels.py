@@ -32,7 +32,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--max-energy-deviation-eV-per-atom",
         dest="max_energy_deviation_eV_per_atom",
         type=float,
-        default=1.0,
+        default=0.5,
         help="further from the fit of the energies to the compositions: rejected",
     )
     parser.add_argument(
