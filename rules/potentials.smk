@@ -11,10 +11,10 @@ def stack_of(potential):
 
 
 def atom_references_of(wildcards):
-    """Return the isolated atoms of a dataset: those computed with its labels, or the file that the config names."""
-    if is_live(wildcards.dataset):
-        return f"results/{wildcards.system}/labels/{wildcards.dataset}/atom_references.json"
-    return config["datasets"][wildcards.dataset]["labels"].get("atom_references", [])
+    """Return the isolated atoms of a dataset: the file that the config names, or those computed with its labels."""
+    computed = f"results/{wildcards.system}/labels/{wildcards.dataset}/atom_references.json"
+    named = config["datasets"][wildcards.dataset]["labels"].get("atom_references")
+    return named or (computed if is_live(wildcards.dataset) else [])
 
 
 def published_split(wildcards):
@@ -27,7 +27,10 @@ def optional_flags(wildcards, input):
     """Spell the inputs of a dataset that not every dataset has."""
     inputs = {"selection": input.selection, "atom-references": input.atom_references, "published": input.published}
     paths = {name: [value] if isinstance(value, str) else list(value) for name, value in inputs.items()}
-    return " ".join(shlex.join([f"--{name}", *values]) for name, values in paths.items() if values)
+    flags = [shlex.join([f"--{name}", *values]) for name, values in paths.items() if values]
+    if paths["published"]:
+        flags.append(shlex.join(["--published-format", config["datasets"][wildcards.dataset]["labels"]["format"]]))
+    return " ".join(flags)
 
 
 rule fetch_potential:

@@ -82,6 +82,17 @@ def host_name(wildcards):
     return "".join(host["species"]) if "species" in host else Path(host["file"]).stem
 
 
+def written_inputs(wildcards):
+    """Return the inputs to be written: not of frames worth labelling next where nothing tells pw.x's cutoffs."""
+    found = []
+    for name in datasets_of(wildcards.system):
+        labels = config["datasets"][name]["labels"]
+        stated = labels["espresso"]["wavefunction_cutoff_Ry"] != "recommended"
+        if is_live(name) or stated or os.path.isdir(labels["espresso"]["pseudopotentials"]):
+            found.append(f"results/{wildcards.system}/labels/{name}/inputs")
+    return found
+
+
 def targets():
     """Return all that the config asks for: reports, summary, and pw.x inputs of the frames worth labelling next.
 
@@ -92,7 +103,7 @@ def targets():
         sidecars,
         of_potentials("card.json"),
         of_evaluated("evaluation.json"),
-        of_datasets("labels/{dataset}/inputs"),
+        written_inputs,
         of_datasets("sampling/{dataset}/selection.csv"),
         of_datasets("sampling/{dataset}/coverage.json"),
         of_datasets("datasets/{dataset}/dataset.json"),

@@ -23,6 +23,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--published", type=Path, nargs="+", default=[], help="files of a published split, one a set"
     )
     parser.add_argument(
+        "--published-format", default="auto", help="their format, as ingest_labels.py takes it"
+    )
+    parser.add_argument(
         "--valid-fraction", type=float, required=True, help="share of each composition for validation"
     )
     parser.add_argument(
@@ -61,7 +64,9 @@ def main() -> None:
     splits.refuse_leakage(sets, gap_frames=args.gap_frames)
     published = {
         str(path): [
-            found.atoms for found in sources.candidates([path], file_format=sources.AUTO) if found.atoms
+            found.atoms
+            for found in sources.candidates([path], file_format=args.published_format)
+            if found.atoms
         ]
         for path in args.published
     }

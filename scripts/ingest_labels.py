@@ -38,6 +38,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--elements", nargs="+", default=[], help="frames with others are rejected (default: any)"
     )
+    parser.add_argument("--host", type=Path, help="structure file whose elements are added to these")
     parser.add_argument("--require-stress", action="store_true", help="reject frames without stress")
     parser.add_argument("--system", help="system of frames that do not say theirs")
     parser.add_argument("--composition", help="composition of frames that do not say theirs")
@@ -48,15 +49,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Read, judge, write."""
     args = parse()
-    from hopline import frames
+    from hopline import frames, structures
     from hopline.labels import ingest
 
     run = provenance.start(vars(args), args.source)
+    host = {*structures.read_host(args.host).symbols} if args.host else set()
     limits = {field: getattr(args, field) for field in ingest.Limits.__dataclass_fields__}
     result = ingest.ingest(
         args.source,
         file_format=args.format,
-        limits=ingest.Limits(**limits | {"elements": tuple(args.elements)}),
+        limits=ingest.Limits(**limits | {"elements": tuple(sorted({*args.elements, *host}))}),
         defaults={key: getattr(args, key) for key in ("system", "composition", "level_of_theory")},
     )
     ingest.write_rejected(args.rejected, result.rejected)

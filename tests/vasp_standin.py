@@ -50,6 +50,7 @@ if deed == "hang":
     while not (here / "STOPCAR").exists():
         time.sleep(0.05)
     print("hard stop encountered!  aborting job ...")
+    (here / "STOPCAR").unlink()
 if deed == "stopped":
     print("hard stop encountered!  aborting job ...")
 if deed == "unconverged":

@@ -239,3 +239,16 @@ def test_the_table_is_written_before_too_many_rejections_stop_it(tmp_path, call,
     allowed = call("ingest_labels.py", *arguments, "--max-rejected-fraction", "0.75")
     assert allowed.returncode == 0, allowed.stderr
     assert len(frames.read_labelled(tmp_path / "a.extxyz")) == 1
+
+
+def test_elements_of_a_host_file_count_as_the_systems(tmp_path, call, shared_data):
+    ase.io.write(tmp_path / "host.cif", ase.build.bulk("LiF", "rocksalt", a=4.08))
+    arguments = [
+        "--source", shared_data / "lif" / "10-REF_train.xyz", "--frames", tmp_path / "a.extxyz", "--rejected",
+        tmp_path / "r.csv", "--elements", "Li",
+    ]  # fmt: skip
+    refused = call("ingest_labels.py", *arguments)
+    assert refused.returncode == 2
+    assert "holds F: the system is made of Li" in refused.stderr
+    taken = call("ingest_labels.py", *arguments, "--host", tmp_path / "host.cif")
+    assert taken.returncode == 0, taken.stderr

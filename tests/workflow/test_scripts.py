@@ -71,6 +71,7 @@ def label_by_vasp(config):
     tags = {"ENCUT": 600, "LREAL": False, "MAGMOM": {"Li": 0.5}, "LORBIT": None}
     labels = {"mode": "vasp", "frames_per_job": 8, "vasp": {"preset": "mp-static", "incar": tags}}
     config["datasets"]["lif-direct"]["labels"] = labels
+    config["systems"]["lif"]["host"] = {"file": "resources/lif/labels.extxyz"}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,13 @@ def commands(tree: Path):
     runs = [
         workflow_runs.snakemake(tree, *flags, "config/quickstart.yaml"),
         workflow_runs.snakemake(
-            tree, *flags, str(live), "--", "all", f"{folder}/convergence.csv", f"{folder}/atom_references.json"
+            tree,
+            *flags,
+            str(live),
+            "--",
+            "all",
+            f"{folder}/convergence.csv",
+            f"{folder}/atom_references.json",
         ),
         workflow_runs.snakemake(
             tree, *flags, str(by_vasp), "--", "all", f"{folder}/training", f"{folder}/atom_references.json"

@@ -8,7 +8,7 @@ from hopline import files
 from hopline.console import InputError, say
 from hopline.labels import espresso_run, ladder
 from hopline.labels.batch import CONVERGED, REJECTED, Row
-from hopline.labels.espresso_output import read_output
+from hopline.labels.espresso_output import INTERRUPTED, read_output
 
 INPUT, FRAME, OUTPUT = "pw.in", "frame.extxyz", "pw.out"
 
@@ -61,8 +61,14 @@ def row(index: str, folder: Path) -> Row:
 
 
 def _is_finished(given: Path, here: Path) -> bool:
-    """Tell whether a frame needs no run: its output is there, of the same input, and was not given up for its time."""
-    return _same_input(given, here) and (here / OUTPUT).is_file() and not read_output(here / OUTPUT).timed_out
+    """Tell whether a frame needs no run: its output is there, of the same input, and came to its end.
+
+    A run that was given up for its time or broke off without a word had an accident, which a next one need not have.
+    """
+    if not _same_input(given, here) or not (here / OUTPUT).is_file():
+        return False
+    result = read_output(here / OUTPUT)
+    return not result.timed_out and not result.reason.startswith(INTERRUPTED)
 
 
 def _same_input(given: Path, here: Path) -> bool:

@@ -21,7 +21,15 @@ RUNGS_NOTE = "Hopline tried"
 ENERGY_KIND = "free"
 """The line marked ``!`` is the free energy E - TS (Mermin), whose derivatives the forces and stress are."""
 SHORT_NAMES = {"SLA PW PBX PBC": "PBE", "SLA PW PSX PSC": "PBESOL", "SLA PZ NOGX NOGC": "LDA"}
+DISPERSIONS = {
+    "DFT-D3 Dispersion": "DFT-D3",
+    "Dispersion XDM Correction": "XDM",
+    "Dispersion T-S Correction": "Tkatchenko-Scheffler",
+    "Dispersion Correction": "DFT-D2",
+}
+"""What pw.x calls the part of the energy that each correction adds."""
 NOT_PW = "it is not a pw.x output"
+INTERRUPTED = "interrupted"
 MAX_SMEARING_ENERGY_EV_PER_ATOM = 0.01
 """Where the filled bands lie below a gap, a smearing term -TS above this comes from a wrong Fermi level.
 
@@ -160,7 +168,7 @@ def _why_not(
         (stopped, f"{TIMED_OUT} of {stopped[1]}" if stopped else ""),
         (error, f"{PW_ERROR} in {error[1]}: {error[2].strip()}" if error else ""),
         (was_asked_to_stop(text), "cut off: pw.x was asked to stop"),
-        (not is_whole(text), "interrupted: the output ends without JOB DONE"),
+        (not is_whole(text), f"{INTERRUPTED}: the output ends without JOB DONE"),
         (not last, "no self-consistent calculation in it"),
         ("convergence has been achieved" not in last, f"{UNCONVERGED}: no convergence is reported"),
         (atoms is None, "no structure could be read from it"),
@@ -327,11 +335,21 @@ def _cutoffs(text: str) -> str:
 
 
 def _theory(text: str) -> str:
-    """Return functional, cutoffs and smearing as printed; pseudopotentials are known by their own sums."""
+    """Return functional, cutoffs, smearing, spin and dispersion as printed; pseudopotentials have their own sums.
+
+    The number of k-points that is printed depends on cell and symmetry: two runs of one set differ in it rightly.
+    """
     printed = " ".join((_first(r"Exchange-correlation\s*=([^\n(]*)", text) or "?").split())
     functional = SHORT_NAMES.get(printed, printed)
     smearing = re.search(r"number of k points=\s*\d+\s+(\S.*?), width \(Ry\)=\s*(\S+)", text)
     how = f"{smearing[1]} {_number(smearing[2]):g} Ry" if smearing else "fixed occupations"
     if smearing is None and "smearing contrib." in text:  # an output that somebody has shortened
         how = "smearing of unstated width"
-    return f"{functional} pw.x; {_cutoffs(text)}; {how}"
+    spin = (
+        "spin-polarised"
+        if re.search(r"number of electrons .*\(up:|Starting magnetic structure", text)
+        else ""
+    )
+    dispersion = next((name for words, name in DISPERSIONS.items() if re.search(rf"{words}\s+=", text)), "")
+    parts = (f"{functional} pw.x", _cutoffs(text), how, spin, dispersion)
+    return "; ".join(part for part in parts if part)

@@ -128,11 +128,13 @@ def _deserves_another_start(folder: Path, status: int, printed: str, *, from_den
     full = "No space left on device" in printed or shutil.disk_usage(folder).free < FULL_DISK_BYTES
     if full or status in SIZE_LIMIT:
         raise InputError(f"{folder}: no space is left for what pw.x writes: free some, then run this again")
+    if START not in printed:
+        return False
     if from_density:
         say(f"{folder}: pw.x ended with that charge density, which is thrown away: once more from scratch")
         shutil.rmtree(folder / SCRATCH)
         return True
-    if "Error in routine" in printed or START not in printed:
+    if "Error in routine" in printed:
         return False
     say(f"{folder}: pw.x ended without a word (status {status})")
     return True

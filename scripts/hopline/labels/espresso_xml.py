@@ -1,6 +1,7 @@
 """The XML that pw.x leaves (data-file-schema.xml): judged as strictly as what it prints, with all its digits."""
 
 import re
+from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -104,13 +105,25 @@ def _judged(root: ET.Element, output: ET.Element) -> PwOutput:
         wall_time_s=wall,
         version=None if creator is None else creator.get("VERSION"),
         n_electrons=electrons,
-        theory=f"{_functional(output)} pw.x; {cutoffs}; {_occupations(output)}",
+        theory="; ".join(
+            filter(None, (f"{_functional(output)} pw.x", cutoffs, _occupations(output), *_more(output)))
+        ),
         cutoffs=cutoffs,
         pseudopotentials={
             str(species.get("name")): (species.findtext("pseudo_file") or "").strip()
             for species in output.findall("atomic_species/species")
         },
     )
+
+
+def _more(output: ET.Element) -> Iterator[str]:
+    """Yield spin and dispersion, where there are any, in the words of what pw.x prints."""
+    if "true" in {output.findtext(f"magnetization/{name}", "").strip() for name in ("lsda", "noncolin")}:
+        yield "spin-polarised"
+    correction = output.findtext("dft/vdW/vdw_corr", "").strip().upper()
+    names = {"GRIMME-D2": "DFT-D2", "GRIMME-D3": "DFT-D3", "TS": "Tkatchenko-Scheffler"}
+    if correction not in {"", "NONE"}:
+        yield names.get(correction, correction)
 
 
 def _states(root: ET.Element, output: ET.Element, steps: int) -> tuple[tuple[bool, str], ...]:

@@ -15,9 +15,15 @@ from hopline.console import InputError
 from hopline.labels import outliers
 from hopline.labels.candidates import Candidate, numbers
 from hopline.labels.sources import UNDERSTOOD, candidates
+from hopline.units import MEV_PER_EV
 
 DIMENSIONS = 3
 ISOLATED = "isolatedatom"
+DUPLICATE = "duplicate of"
+SAME_ENERGY_EV_PER_ATOM = 2e-3
+"""Structures that agree to 0.001 A differ by less than this: forces are a few eV/A at most."""
+MIN_HEIGHT_A = 0.5
+"""A cell that is flatter is no crystal's, but one in nm or m; neighbour lists take forever in it."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ def ingest(
             accepted.append(candidate)
     if not accepted and not rejected:
         raise InputError(f"no frame was found in {', '.join(map(str, sources))}; {UNDERSTOOD}")
-    for judge in (_duplicates, _energy_outliers):
+    # energies first: of two frames that are the same, the wrong one must not push the right one out
+    for judge in (_energy_outliers, _duplicates):
         reasons = judge(accepted, limits)
         rejected += [_rejection(accepted[row], reason) for row, reason in reasons.items()]
         accepted = [candidate for row, candidate in enumerate(accepted) if row not in reasons]
@@ -107,7 +114,8 @@ def refuse_unfit(ingested: Ingested, *, max_rejected_fraction: float) -> None:
 
     Separate from `ingest`, so that the list of rejected frames can be written before the refusal.
     """
-    lost = len(ingested.rejected)
+    # a frame that is there already is no loss
+    lost = sum(not row.reason.startswith(DUPLICATE) for row in ingested.rejected)
     if not ingested.accepted or lost > max_rejected_fraction * ingested.found:
         raise InputError(
             f"{lost} of {ingested.found} frames were rejected, a fraction of {max_rejected_fraction:g} may "
@@ -158,8 +166,7 @@ def _objections(candidate: Candidate, limits: Limits) -> Iterator[str]:
     strange = sorted(set(atoms.symbols) - set(limits.elements))
     if limits.elements and strange:
         yield f"{atoms.symbols} holds {', '.join(strange)}: the system is made of {', '.join(limits.elements)}"
-    if atoms.cell.rank != DIMENSIONS:
-        yield "no three-dimensional cell"
+    yield from _no_cell(atoms)
     if forces.shape != (len(atoms), 3):
         yield f"forces have shape {forces.shape}, {(len(atoms), 3)} is expected"
     yield from _not_finite(candidate, atoms, forces)
@@ -169,6 +176,16 @@ def _objections(candidate: Candidate, limits: Limits) -> Iterator[str]:
     if size[worst] > limits.max_force_eV_per_A:
         name = f"{atoms.symbols[worst]} {worst}"
         yield f"force of {size[worst]:.2f} eV/A on {name} is above {limits.max_force_eV_per_A:g} eV/A"
+
+
+def _no_cell(atoms: Atoms) -> Iterator[str]:
+    if atoms.cell.rank != DIMENSIONS:
+        yield "no three-dimensional cell"
+    elif np.isfinite(atoms.cell.array).all():
+        # distances between opposite faces
+        heights_A = 1 / np.linalg.norm(np.linalg.pinv(atoms.cell.array), axis=0)
+        if heights_A.min() < MIN_HEIGHT_A:
+            yield f"its cell is {heights_A.min():.2g} A thin: is it given in A?"
 
 
 def _is_isolated(atoms: Atoms) -> bool:
@@ -208,10 +225,22 @@ def _structures(accepted: Sequence[Candidate]) -> list[Atoms]:
 def _duplicates(accepted: Sequence[Candidate], _: Limits) -> dict[int, str]:
     """Return the rows that hold the same structure as an earlier one, whatever the order of its atoms or its digits."""
     first = likeness.first_of_kind(_structures(accepted))
-    return {
-        row: f"duplicate of frame {accepted[first[row]].frame} of {accepted[first[row]].source}"
-        for row in np.flatnonzero(first != np.arange(len(first))).tolist()
-    }
+    found: dict[int, str] = {}
+    for row in np.flatnonzero(first != np.arange(len(first))).tolist():
+        twin = accepted[first[row]]
+        found[row] = f"{DUPLICATE} frame {twin.frame} of {twin.source}"
+        off_eV = abs((twin.energy_eV or 0.0) - (accepted[row].energy_eV or 0.0)) / len(twin.atoms or [0])
+        if off_eV > SAME_ENERGY_EV_PER_ATOM:
+            found[row] = _contradicts(twin, off_eV)
+            found[int(first[row])] = _contradicts(accepted[row], off_eV)
+    return found
+
+
+def _contradicts(other: Candidate, off_eV: float) -> str:
+    return (
+        f"contradicts frame {other.frame} of {other.source}: the same structure, "
+        f"its energy {MEV_PER_EV * off_eV:.1f} meV/atom off"
+    )
 
 
 def _energy_outliers(accepted: Sequence[Candidate], limits: Limits) -> dict[int, str]:

@@ -119,9 +119,10 @@ def vasp_references(
         level = vasp.write_jobs(inputs, [box(element)], own, potcar_folder=potcar_folder)
         vasp_run.label(inputs, runs / element, ["0000"], potcar_folder=potcar_folder, launch=launch)
         # read as any label is, and checked against the atom that went in
-        (found,) = sources.candidates([runs / element / "0000"], file_format=sources.AUTO)
-        if found.reason or found.energy_eV is None:
-            raise InputError(f"the isolated {element} atom gave no energy: {found.reason}")
+        read = list(sources.candidates([runs / element / "0000"], file_format=sources.AUTO))
+        found, reason = read[0], next((candidate.reason for candidate in read if candidate.reason), "")
+        if reason or found.energy_eV is None:
+            raise InputError(f"the isolated {element} atom gave no energy: {reason}")
         content["energies_eV"][element] = found.energy_eV
         content["level_of_theory"][element] = level
         content["settings"][element] = {tag: value for tag, value in tags.items() if value is not None}

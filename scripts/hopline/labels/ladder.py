@@ -81,9 +81,14 @@ def fixed_occupations(text: str, first: PwOutput) -> str | None:
     )
 
 
+def _number(word: str) -> float:
+    """Return a number as Fortran may spell it, 0.3d0."""
+    return float(word.lower().replace("d", "e"))
+
+
 def gentle_mixing(text: str, _: PwOutput) -> str:
     """Return the input with less of each new density mixed in, screened by its local value: for sloshing charge."""
-    beta = min(GENTLE_BETA, float(keyword(text, "mixing_beta") or GENTLE_BETA))
+    beta = min(GENTLE_BETA, _number(keyword(text, "mixing_beta") or str(GENTLE_BETA)))
     return with_keywords(text, "electrons", {"mixing_beta": beta, "mixing_mode": "local-TF"})
 
 
@@ -164,7 +169,7 @@ def _run_rung(rung: str, text: str, scratch: Path, launch: espresso_run.Launch) 
     folder, width = scratch / rung, keyword(text, "degauss")
     if rung != SMEARING or width is None:
         return espresso_run.run(text, folder, launch=launch)
-    wide = with_keywords(text, "system", {"degauss": WIDER * float(width.lower().replace("d", "e"))})
+    wide = with_keywords(text, "system", {"degauss": WIDER * _number(width)})
     wider = scratch / f"{rung}, prepared"
     prepared = espresso_run.run(wide, wider, launch=launch, keep_density=True)
     return (
@@ -176,7 +181,7 @@ def _run_rung(rung: str, text: str, scratch: Path, launch: espresso_run.Launch) 
 
 def _not_the_same(text: str, result: PwOutput) -> str:
     """Return why fixed occupations are not what the smearing asked for means; empty where they are."""
-    needed_eV = MIN_GAP_IN_WIDTHS * float(keyword(text, "degauss") or "inf") * RYDBERG_EV
+    needed_eV = MIN_GAP_IN_WIDTHS * _number(keyword(text, "degauss") or "inf") * RYDBERG_EV
     if result.gap_eV is not None and result.gap_eV >= needed_eV:
         return ""
     return f"a gap of {result.gap_eV} eV is not the {needed_eV:.2f} eV that make both ways equal"

@@ -19,6 +19,7 @@ STRESS_NAMES, VIRIAL_NAMES = (
     ("virial", "virials", "plain_virial", "plain_virials"),
 )
 FREE_ENERGY = "free_energy"
+PLAIN_LABELS = {*ENERGY_NAMES, *FORCES_NAMES, *STRESS_NAMES, *VIRIAL_NAMES, FREE_ENERGY}
 TRAJECTORY_KEYS = ("trajectory", "mptrj_traj_id", "mp_id")
 """Where sets say which run a frame comes from; ``source`` is Hopline's own name for it and is read elsewhere."""
 ENERGY_UNITS = {
@@ -40,9 +41,12 @@ STRESS_UNITS = {"ev/a^3": 1.0, "ev/ang^3": 1.0, "ev/angstrom^3": 1.0, "gpa": 1 /
 def candidate(path: Path, row: int, atoms: Atoms, found: Mapping[str, Any]) -> Candidate:
     """Return a frame whose labels stand in ``found`` under any of the usual names.
 
-    Of plain names the free energy wins, since forces are its derivatives. A virial (eV) is minus the stress times the
-    volume and is taken where there is no stress. A unit that is stated but not understood is the frame's reason.
+    Where a reference is marked as one, plain names are a potential's own and are left alone. Of plain names the free
+    energy wins, since forces are its derivatives. A virial (eV) is minus the stress times the volume and is taken
+    where there is no stress. A unit that is stated but not understood is the frame's reason.
     """
+    if has_reference(found):
+        found = {key: value for key, value in found.items() if key not in PLAIN_LABELS}
     try:
         energy_eV, kind = _energy(found)
         forces = _named(found, FORCES_NAMES)

@@ -49,12 +49,12 @@ def with_origin(candidate: Candidate, frame: Atoms) -> Candidate:
 def _not_in(level: str, candidate: Candidate) -> Iterator[str]:
     """Yield what an output says of its theory and a frame's level does not.
 
-    Of a pw.x run the cutoffs: fixed occupations may stand in for the smearing asked for (see `ladder`). Of a VASP run
-    all but the k-points, which a set of many cells may name by their density, and the POTCARs by symbol.
+    Of a pw.x run functional and cutoffs: fixed occupations may stand in for the smearing asked for (see `ladder`). Of
+    a VASP run all but the k-points, which a set of many cells may name by their density, and the POTCARs by symbol.
     """
     parts = (candidate.level_of_theory or "").split("; ")
     if "VASP" not in parts[0]:
-        yield from (part for part in parts[1:2] if part not in level)
+        yield from (part for part in parts[:2] if part and part not in level)
         return
     yield from (part for part in parts if not part.lower().startswith("k") and part not in level)
     words = level.replace(";", " ").split()

@@ -66,11 +66,12 @@ def candidates(sources: Iterable[str | os.PathLike[str]], *, file_format: str) -
             raise InputError(f"{path} does not exist")
         if path.is_dir() and not deepmd.is_system(path):
             for folder, files in _walk(path):
-                found = _once_per_run(_in_folder(folder, files, file_format))
+                found = _once_per_run(_in_folder(folder, files))
                 if not any(source.reader in RUNS for source in found):
                     yield from _not_run(folder, files)
                 for source in found:
-                    yield from _frames(source)
+                    if file_format in {AUTO, source.reader.FORMAT}:
+                        yield from _frames(source)
         else:
             yield from _frames(_of_file(path, file_format))
 
@@ -122,15 +123,13 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _in_folder(folder: Path, files: Sequence[str], file_format: str) -> Iterator[Source]:
+def _in_folder(folder: Path, files: Sequence[str]) -> Iterator[Source]:
     """Yield what a folder holds; files of no known format (inputs, logs) are passed over."""
     if not files and deepmd.is_system(folder):
         found: list[Source | None] = [Source(folder, deepmd)]
     else:
         found = [_recognised(folder / name) for name in files if (folder / name).is_file()]
-    for source in found:
-        if source is not None and file_format in {AUTO, source.reader.FORMAT}:
-            yield source
+    yield from (source for source in found if source is not None)
 
 
 def _once_per_run(found: Iterable[Source]) -> list[Source]:
@@ -142,6 +141,8 @@ def _once_per_run(found: Iterable[Source]) -> list[Source]:
     sources = list(found)
     names = {source.path.name for source in sources}
     runs = {_run_name(source.path, "vasprun") for source in sources if source.reader is vasprun}
+    ran = any(source.reader in RUNS for source in sources)
+    not_run = bool(sources) and any((sources[0].path.parent / given).is_file() for given in INPUTS)
     printed = any(source.reader is espresso and not _is_xml(source.path) for source in sources)
     kept = []
     for source in sources:
@@ -149,7 +150,7 @@ def _once_per_run(found: Iterable[Source]) -> list[Source]:
             (source.reader is outcar and _run_name(source.path, "OUTCAR") in runs)
             or (source.reader is ml_ab and f"{source.path.name}N" in names)
             or (source.reader is espresso and _is_xml(source.path) and printed)
-            or (source.path.name == origin.FRAME)
+            or (source.path.name == origin.FRAME and (ran or not_run))
         )
         kept += [] if again else [source]
     return kept
@@ -169,7 +170,7 @@ def _is_xml(path: Path) -> bool:
 
 def _run_name(path: Path, word: str) -> str:
     """Return what is left of a file's name without the word for its format: the run it is of."""
-    return text.plain_name(path).removesuffix(".xml").replace(word, "")
+    return text.plain_name(path).replace(".xml", "").replace(word, "")
 
 
 def _frames(source: Source) -> Iterator[Candidate]:

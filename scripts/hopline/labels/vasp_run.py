@@ -221,24 +221,26 @@ def _run_to_its_end(
 ) -> Outcome:
     command = _command(launch)
     give_up_at_s, starts = time.monotonic() + launch.timeout_s, 0
+    asked: list[int] = []  # whether VASP was: it may delete its STOPCAR
     while True:
         if processes.asked_to_stop() or time.monotonic() >= launch.stop_at_s:
             raise Stopped(f"{folder.parents[1]}: stopped; run the same command again to go on")
         from_density = (folder / WHOLE_DENSITY).is_file()
         _prepare(given, folder, tags, needed, from_density=from_density)
+        asked.clear()
         try:
             status = processes.watch(
                 command,
                 folder,
                 output=folder / PRINTED,
-                stop=lambda: (folder / "STOPCAR").write_text(STOP_REQUEST),
+                stop=lambda: asked.append((folder / "STOPCAR").write_text(STOP_REQUEST)),
                 stop_at_s=launch.stop_at_s,
                 give_up_at_s=give_up_at_s,
             )
         finally:
             (folder / POTCAR).unlink()
         ended = END in _tail(folder / OUTCAR)
-        if (folder / "STOPCAR").is_file():
+        if asked:
             if ended and (folder / DENSITY).is_file():
                 (folder / DENSITY).replace(folder / WHOLE_DENSITY)
             continue

@@ -255,7 +255,7 @@ def hopline_run(shared_data, tmp_path):
         "system": "lif",
         "composition": "bulk",
         "source": "a.h5",
-        "level_of_theory": "PBE 110/880 Ry",
+        "level_of_theory": "PBE pw.x; 110/880 Ry",
     }
     frames.write_frames(folder / "frame.extxyz", [frame])
     return folder
@@ -264,7 +264,7 @@ def hopline_run(shared_data, tmp_path):
 def test_a_run_folder_takes_its_origin_from_the_frame(hopline_run):
     (frame,) = take(hopline_run.parent).accepted
     assert [frame.info[key] for key in ("system", "composition", "source")] == ["lif", "bulk", "a.h5"]
-    assert frame.info["level_of_theory"] == "PBE 110/880 Ry"
+    assert frame.info["level_of_theory"] == "PBE pw.x; 110/880 Ry"
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,8 @@ def test_a_run_folder_takes_its_origin_from_the_frame(hopline_run):
         (lambda atoms: atoms.positions.__iadd__([[0, 0, 0], [0, 0, 0.01]]), "atom 1 is 0.0100 A off"),
         (lambda atoms: atoms.cell.array.__iadd__(0.01), "its cell differs by 0.0100 A"),
         (
-            lambda atoms: atoms.info.update(level_of_theory="PBE 80/320 Ry"),
-            "the run had 110/880 Ry, the frame was written for: PBE 80/320 Ry",
+            lambda atoms: atoms.info.update(level_of_theory="PBE pw.x; 80/320 Ry"),
+            "the run had 110/880 Ry, the frame was written for: PBE pw.x; 80/320 Ry",
         ),
     ],
 )
@@ -306,3 +306,66 @@ def test_missing_and_empty_sources_are_refused(tmp_path):
         take(tmp_path / "nothing.xyz")
     with pytest.raises(InputError, match="no frame was found"):
         take(tmp_path)
+
+
+def test_a_potentials_own_labels_do_not_stand_in_for_the_references(tmp_path):
+    atoms = labelled()
+    atoms.info["REF_virial"] = (-STRESS * atoms.get_volume()).ravel()
+    other = np.full((len(atoms), 3), 9.0)
+    atoms.calc = SinglePointCalculator(atoms, energy=99.0, forces=other, stress=[-9.0] * 6)
+    half = labelled(1)
+    del half.arrays["REF_forces"]
+    half.calc = SinglePointCalculator(half, energy=99.0, forces=other, stress=[-9.0] * 6)
+    ase.io.write(tmp_path / "a.xyz", [atoms, half], format="extxyz")
+    result = take(tmp_path / "a.xyz")
+    np.testing.assert_allclose(frames.labels_of(result.accepted[0]).stress_eV_per_A3, STRESS, atol=1e-8)
+    assert [row.reason for row in result.rejected] == ["no forces"]
+
+
+def test_of_two_labels_that_contradict_neither_is_believed(tmp_path):
+    pair = [labelled(0), labelled(0)]
+    pair[1].info["REF_energy"] += 0.1
+    ase.io.write(tmp_path / "a.xyz", [*pair, labelled(1), labelled(2)], format="extxyz")
+    result = take(tmp_path / "a.xyz")
+    assert len(result.accepted) == 2
+    assert sorted(row.reason for row in result.rejected) == [
+        f"contradicts frame {row} of {tmp_path / 'a.xyz'}: the same structure, its energy 12.5 meV/atom off"
+        for row in (0, 1)
+    ]
+
+
+def test_duplicates_are_no_loss(tmp_path):
+    ase.io.write(tmp_path / "a.xyz", [labelled(0)] * 5, format="extxyz")
+    result = take(tmp_path / "a.xyz")
+    assert len(result.rejected) == 4
+    refuse_unfit(result, max_rejected_fraction=0.0)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e-3])
+def test_a_cell_in_another_unit_is_a_reason_and_takes_no_time(tmp_path, scale):
+    atoms = labelled()
+    atoms.set_cell(atoms.cell.array * scale, scale_atoms=True)
+    ase.io.write(tmp_path / "a.xyz", [atoms, labelled(1)], format="extxyz")
+    assert (
+        take(tmp_path / "a.xyz").rejected[0].reason.endswith(("is it given in A?", "three-dimensional cell"))
+    )
+
+
+def test_a_run_with_another_functional_than_its_frame_says(hopline_run):
+    (frame,) = frames.read_frames(hopline_run / "frame.extxyz")
+    frame.info["level_of_theory"] = "LDA pw.x; 110/880 Ry; gaussian 0.01 Ry"
+    frames.write_frames(hopline_run / "frame.extxyz", [frame])
+    assert (
+        take(hopline_run.parent)
+        .rejected[0]
+        .reason.startswith("the run had PBE pw.x, the frame was written for: LDA")
+    )
+
+
+def test_spin_is_part_of_the_theory(shared_data):
+    from hopline.labels.espresso_output import read_output
+    from hopline.labels.espresso_xml import parse_xml
+
+    run = shared_data / "dft_outputs" / "espresso" / "tot_magnetization"
+    assert "spin-polarised" in read_output(run / "aiida.out").theory
+    assert "spin-polarised" in parse_xml((run / "data-file-schema.xml").read_text()).theory

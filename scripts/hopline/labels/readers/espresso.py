@@ -5,13 +5,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hopline.labels import espresso_output, espresso_xml, text
-from hopline.labels.candidates import Candidate
+from hopline.labels.candidates import Broken, Candidate
 
 FORMAT = "espresso"
 OUTPUT, XML = "pw.out", "data-file-schema.xml"
 SUM_PREFIX_LENGTH = 8
 MAX_BYTES = 128 << 20
 """Some 10,000 steps of a 200-atom relaxation; an output is read whole, since its end decides."""
+
+
+MAX_TAGS = 1_000_000
 
 
 def recognises(name: str, head: bytes) -> bool:
@@ -28,6 +31,8 @@ def is_xml(head: bytes) -> bool:
 def read(path: Path) -> Iterator[Candidate]:
     """Yield the one calculation of a run, its last."""
     content = text.text(path, max_bytes=MAX_BYTES)
+    if is_xml(content[:1024].encode()) and content.count("<") > MAX_TAGS:
+        raise Broken(f"more than {MAX_TAGS} tags: no XML of one calculation")
     parse = espresso_xml.parse_xml if is_xml(content[:1024].encode()) else espresso_output.parse_output
     result = parse(content)
     yield Candidate(

@@ -339,12 +339,13 @@ def test_an_element_that_lost_a_letter(folder):
 
 
 MEASURED = """
-import itertools, resource, sys
+import itertools, sys
 from pathlib import Path
 from hopline.labels.readers import deepmd
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from memory import peak_memory_kB
+before = peak_memory_kB()
 found = [(c.reason, len(c.atoms)) for c in itertools.islice(deepmd.read(Path(sys.argv[1])), 60)]
-print(len(found), set(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(len(found), set(found), peak_memory_kB() - before)
 """
 
 

@@ -347,23 +347,24 @@ def test_a_frame_that_is_no_number_ends_the_reading(path, frames):
 
 
 MEASURED = """
-import resource, sys
+import sys
 from pathlib import Path
 from hopline.labels.candidates import Broken
 from hopline.labels.readers import mptrj
+from memory import peak_memory_kB
 count = 0
 try:
     for found in mptrj.read(Path(sys.argv[1])):
         count += not found.reason
 except Broken as error:
     print(error)
-print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(count, peak_memory_kB())
 """
 
 
 def measured(path, repository):
     """Read a file in a process of its own; return why it ended, how many good frames it held, the memory in kB."""
-    environment = {"PYTHONPATH": str(repository / "scripts"), "OMP_NUM_THREADS": "1"}
+    environment = {"PYTHONPATH": f"{repository / 'scripts'}:{repository / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEASURED, str(path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     *reason, last = said.splitlines()
