@@ -12,6 +12,8 @@ import yaml
 MAX_LISTED = 12
 # what each family can be trained by, and what comes with its package
 STRATEGIES = {"chgnet": ["naive"], "mace": ["scratch"]}
+# elements whose free atoms' spins are tabulated (scripts/hopline/labels/isolated_atoms.py)
+FREE_ATOMS = "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr".split()
 SHIPPED = {"chgnet": ["0.3.0", "0.2.0", "r2scan"], "mace": []}
 
 
@@ -103,6 +105,13 @@ def check_system(name, system):
         check_file(f"systems.{name}.host.file", host["file"])
 
 
+def check_free_atoms(key, system):
+    """Refuse elements whose free atoms are not computed here, unless the config gives their energies."""
+    heavy = [element for element in (*system["host"].get("species", []), system["mobile"]) if element not in FREE_ATOMS]
+    if heavy:
+        refuse(key, f"free atoms are computed from H to Kr: name a JSON with the energies of {', '.join(heavy)}")
+
+
 def check_dataset(name, dataset):
     key, labels = f"datasets.{name}", dataset["labels"]
     check_reference(f"{key}.system", dataset["system"], config["systems"])
@@ -115,7 +124,12 @@ def check_dataset(name, dataset):
             check_file(f"{key}.labels.source", source)
     if "atom_references" in labels:
         check_file(f"{key}.labels.atom_references", labels["atom_references"])
+    if labels["mode"] == "espresso":
+        check_file(f"{key}.labels.espresso.pseudopotentials", labels["espresso"]["pseudopotentials"])
+    if labels["mode"] != "precomputed" and "atom_references" not in labels:
+        check_free_atoms(f"{key}.labels.atom_references", config["systems"][dataset["system"]])
     if labels["mode"] == "vasp":
+        check_file(f"{key}.labels.vasp.potcars", labels["vasp"]["potcars"])
         presets = yaml.safe_load(Path(workflow.basedir, "resources/presets/vasp.yaml").read_text())
         check_reference(f"{key}.labels.vasp.preset", labels["vasp"]["preset"], presets)
 

@@ -112,10 +112,17 @@ def ingest_flags(wildcards):
     return as_flags(labels, "format", *bounds, *(name for name in ["level_of_theory"] if name in labels))
 
 
+def pseudopotentials_of(wildcards):
+    """Return the UPF files of a live dataset: another file is another level of theory."""
+    folder = Path(labels_of(wildcards)["espresso"]["pseudopotentials"])
+    return sorted(map(str, folder.glob("*.[uU][pP][fF]"))) if is_live(wildcards.dataset) else []
+
+
 rule write_espresso_inputs:
     input:
         unpack(selected_frames),
         script=script("write_espresso_inputs"),
+        upfs=pseudopotentials_of,
     output:
         inputs=directory("results/{system}/labels/{dataset}/inputs"),
     log:

@@ -122,6 +122,23 @@ CASES = {
         lambda config: config["systems"].update(nacl=config["systems"]["lif"] | {"compositions": {"Li1": 1}}),
         "dynamics.npt.volume_from: system nacl has no composition 'bulk'",
     ),
+    "unknown preset of pw.x": (
+        setting("datasets", "lif-direct", "labels", "espresso", to={"preset": "alghamdi-2025"}),
+        "datasets.lif-direct.labels.espresso.preset: 'alghamdi-2025' is not there; did you mean 'alghamdi-2026'?",
+    ),
+    "unknown preset of VASP": (
+        setting(
+            "datasets",
+            "lif-direct",
+            "labels",
+            to={"mode": "vasp", "vasp": {"preset": "matpes", "potcars": "resources"}},
+        ),
+        "datasets.lif-direct.labels.vasp.preset: 'matpes' is not there; did you mean 'matpes-pbe'?",
+    ),
+    "pseudopotentials that are not there": (
+        setting("datasets", "lif-direct", "labels", to={"mode": "espresso"}),
+        "datasets.lif-direct.labels.espresso.pseudopotentials: pseudopotentials does not exist",
+    ),
     "missing labels": (
         setting("datasets", "lif-direct", "labels", "source", to="resources/lif/lables.extxyz"),
         "lables.extxyz does not exist; did you mean 'resources/lif/labels.extxyz'?",

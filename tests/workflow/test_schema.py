@@ -12,6 +12,7 @@ import yaml
 from hopline.diffusion.verdict import VerdictThresholds
 from hopline.dynamics.checks import Limits
 from hopline.finetuning.recipe import PRESETS
+from hopline.labels.isolated_atoms import UNPAIRED_ELECTRONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCHEMA = yaml.safe_load((REPOSITORY / "config" / "schemas" / "config.schema.yaml").read_text())
@@ -84,6 +85,11 @@ def test_the_strategies_and_weights_a_config_may_name_are_the_library_s():
         "chgnet": list(literal("scripts/hopline/potentials/chgnet.py", "SHIPPED")),
         "mace": [],
     }
+
+
+def test_the_free_atoms_a_config_may_leave_to_us_are_the_library_s():
+    text = (REPOSITORY / "rules" / "checks.smk").read_text()
+    assert re.search(r'FREE_ATOMS = \(\n    "(.*)"', text)[1].split() == list(UNPAIRED_ELECTRONS)
 
 
 def test_schema_is_a_schema():

@@ -80,6 +80,8 @@ def commands(tree: Path):
     live = tree / "resources" / "lif" / "make_labels.yaml"
     by_vasp = workflow_runs.write_config(tree / "vasp.yaml", live, label_by_vasp)
     folder = "results/lif/labels/lif-direct"
+    for yours in ("pseudopotentials", "potcars"):
+        (tree / yours).mkdir(exist_ok=True)
     flags = ("-n", "-p", "--forceall", "--configfile")
     runs = [
         workflow_runs.snakemake(tree, *flags, "config/quickstart.yaml"),
