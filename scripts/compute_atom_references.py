@@ -5,7 +5,6 @@ that it was stopped before its end.
 """
 
 import argparse
-from pathlib import Path
 
 import dft_flags
 from hopline import console, files, provenance
@@ -16,15 +15,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--elements", nargs="+", metavar="EL")
-    which.add_argument("--frames", type=Path, nargs="+", default=[], help="extended XYZ whose elements count")
+    dft_flags.add_atoms(parser)
     dft_flags.add_cutoffs(parser)
     dft_flags.add_launcher(parser)
-    parser.add_argument(
-        "--runs", type=Path, help="folder of the runs (default: beside the JSON, {name}.runs)"
-    )
-    parser.add_argument("--references", type=Path, required=True, help="JSON")
     return parser.parse_args(argv)
 
 

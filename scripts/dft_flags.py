@@ -80,6 +80,17 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inputs", type=Path, required=True, help="folder of run folders 0000, 0001, ...")
 
 
+def add_atoms(parser: argparse.ArgumentParser) -> None:
+    """Add which isolated atoms are run, and where."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--elements", nargs="+", metavar="EL")
+    which.add_argument("--frames", type=Path, nargs="+", default=[], help="extended XYZ whose elements count")
+    parser.add_argument(
+        "--runs", type=Path, help="folder of the runs (default: beside the JSON, {name}.runs)"
+    )
+    parser.add_argument("--references", type=Path, required=True, help="JSON")
+
+
 def add_cutoffs(parser: argparse.ArgumentParser) -> None:
     """Add what an isolated atom in pw.x needs too: pseudopotentials, cutoffs and the SCF cycle."""
     parser.add_argument("--pseudopotentials", type=Path, required=True, help="folder of {element}.upf")
