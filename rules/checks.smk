@@ -55,8 +55,12 @@ def fill_preset(key, section, path):
     """Write a preset's settings into a section of the config, where it does not give its own."""
     presets = yaml.safe_load(Path(workflow.basedir, path).read_text())
     check_reference(f"{key}.preset", section["preset"], presets)
+    spacing = "kpoint_spacing_per_A"
+    if spacing in section and "kpoints" in section:
+        refuse(f"{key}.{spacing}", "kpoints is given too: keep one of them")
     for name, value in presets[section["preset"]].items():
-        section.setdefault(name, value)
+        if spacing not in section or not name.startswith("kpoints"):
+            section.setdefault(name, value)
 
 
 def fill_presets():

@@ -109,7 +109,7 @@ def ingest_flags(wildcards):
     """Spell which frames may enter, and the level of theory of those that do not say theirs."""
     labels = labels_of(wildcards)
     bounds = ("max_rejected_fraction", "min_distance_A", "max_force_eV_per_A", "max_energy_deviation_eV_per_atom")
-    return as_flags(labels, "format", *bounds, *(name for name in ["level_of_theory"] if name in labels))
+    return as_flags(labels, "format", *bounds, *(name for name in ("level_of_theory", "energy_kind") if name in labels))
 
 
 def pseudopotentials_of(wildcards):

@@ -43,6 +43,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--system", help="system of frames that do not say theirs")
     parser.add_argument("--composition", help="composition of frames that do not say theirs")
     parser.add_argument("--level-of-theory", help="level of theory of frames that do not say theirs")
+    parser.add_argument(
+        "--energy-kind", choices=("free", "sigma->0"), help="kind of energy of frames that do not say theirs"
+    )
     return parser.parse_args(argv)
 
 
@@ -59,14 +62,19 @@ def main() -> None:
         args.source,
         file_format=args.format,
         limits=ingest.Limits(**limits | {"elements": tuple(sorted({*args.elements, *host}))}),
-        defaults={key: getattr(args, key) for key in ("system", "composition", "level_of_theory")},
+        defaults={
+            key: getattr(args, key) for key in ("system", "composition", "level_of_theory", "energy_kind")
+        },
     )
+    # an accepted set of an earlier run must not pass for this one's
+    args.frames.unlink(missing_ok=True)
     ingest.write_rejected(args.rejected, result.rejected)
+    run.write_beside(args.rejected)
     if result.rejected:
         console.say(ingest.table(result.rejected))
     ingest.refuse_unfit(result, max_rejected_fraction=args.max_rejected_fraction)
     frames.write_frames(args.frames, result.accepted)
-    run.write_beside(args.frames, args.rejected)
+    run.write_beside(args.frames)
     bare = sum(frames.STRESS not in frame.info for frame in result.accepted)
     console.say(
         f"{len(result.accepted)} accepted ({bare} without stress), {len(result.rejected)} rejected, "

@@ -124,12 +124,19 @@ def write_frames(path: str | os.PathLike[str], frames: Sequence[Atoms]) -> None:
 
 def level_of_theory(frames: Sequence[Atoms]) -> str:
     """Return the one level of theory of a set; a set that mixes two is refused."""
-    levels = sorted({str(frame.info.get("level_of_theory", UNSTATED)) for frame in frames})
+    levels: dict[str, list[Atoms]] = {}
+    for frame in frames:
+        levels.setdefault(str(frame.info.get("level_of_theory", UNSTATED)), []).append(frame)
     if len(levels) > 1:
+        told = [
+            f"{level} ({len(found)} frames, one from {found[0].info.get('source')})"
+            for level, found in sorted(levels.items())
+        ]
         raise InputError(
-            f"a set may hold one level of theory, this one mixes {len(levels)}: {' | '.join(levels)}"
+            f"a set may hold one level of theory, this one mixes {len(levels)}: {' | '.join(told)}: take them apart, "
+            "or say what unstated ones are (--level-of-theory)"
         )
-    return levels[0]
+    return next(iter(levels))
 
 
 def duplicates(frames: Sequence[Atoms]) -> list[tuple[int, int]]:

@@ -252,3 +252,26 @@ def test_elements_of_a_host_file_count_as_the_systems(tmp_path, call, shared_dat
     assert "holds F: the system is made of Li" in refused.stderr
     taken = call("ingest_labels.py", *arguments, "--host", tmp_path / "host.cif")
     assert taken.returncode == 0, taken.stderr
+
+
+def test_a_refusal_leaves_no_set_of_an_earlier_run(tmp_path, call, shared_data):
+    out = ["--frames", tmp_path / "a.extxyz", "--rejected", tmp_path / "r.csv"]
+    good = call("ingest_labels.py", "--source", shared_data / "lif" / "10-REF_train.xyz", *out)
+    assert good.returncode == 0, good.stderr
+    failed = shared_data / "dft_outputs" / "espresso" / "failed_scf_not_converged" / "aiida.out"
+    assert call("ingest_labels.py", "--source", failed, *out).returncode == 2
+    assert not (tmp_path / "a.extxyz").exists()
+    named = json.loads((tmp_path / "r.csv.provenance.json").read_text())["inputs_sha256"]
+    assert list(named) == [str(failed)]
+
+
+def test_a_mixture_says_where_each_part_is_from_and_what_to_do(tmp_path, call, shared_data):
+    out = ["--frames", tmp_path / "a.extxyz", "--rejected", tmp_path / "r.csv"]
+    sets = [shared_data / "lif" / "10-REF_train.xyz", shared_data / "dft_outputs" / "espresso" / "lif_hi.out"]
+    mixed = call("ingest_labels.py", "--source", *sets, *out)
+    assert mixed.returncode == 2
+    assert f"unstated (20 frames, one from {sets[0]})" in mixed.stderr
+    level = "PBE pw.x; 110/880 Ry; fixed occupations; F md5 7b9cbdc5; Li md5 8c2b296c"
+    stated = ["--level-of-theory", level, "--energy-kind", "free"]
+    taken = call("ingest_labels.py", "--source", *sets, *out, *stated)
+    assert taken.returncode == 0, taken.stderr

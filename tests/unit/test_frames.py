@@ -144,7 +144,7 @@ def test_a_cut_off_file_is_refused(tmp_path):
 
 def test_one_set_has_one_level_of_theory(tmp_path):
     mixed = [label(two_atoms(), level_of_theory=level) for level in ("PBE, 80 Ry", "PBE, 60 Ry")]
-    with pytest.raises(InputError, match=r"mixes 2: PBE, 60 Ry \| PBE, 80 Ry"):
+    with pytest.raises(InputError, match=r"mixes 2: PBE, 60 Ry \(1 .* bulk/300K\) \| PBE, 80 Ry \(1 "):
         frames.level_of_theory(mixed)
     frames.write_frames(tmp_path / "mixed.extxyz", mixed)
     with pytest.raises(InputError, match="mixes 2"):

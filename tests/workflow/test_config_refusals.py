@@ -126,6 +126,16 @@ CASES = {
         setting("datasets", "lif-direct", "labels", "espresso", to={"preset": "alghamdi-2025"}),
         "datasets.lif-direct.labels.espresso.preset: 'alghamdi-2025' is not there; did you mean 'alghamdi-2026'?",
     ),
+    "a mesh and a spacing": (
+        setting(
+            "datasets",
+            "lif-direct",
+            "labels",
+            "espresso",
+            to={"preset": "alghamdi-2026", "kpoints": [1, 1, 1], "kpoint_spacing_per_A": 0.2},
+        ),
+        "datasets.lif-direct.labels.espresso.kpoint_spacing_per_A: kpoints is given too: keep one of them",
+    ),
     "unknown preset of VASP": (
         setting(
             "datasets",

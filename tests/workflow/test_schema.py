@@ -41,6 +41,7 @@ KEYS = {name: (schema, required) for name, schema, required in keys()}
 OPTIONAL_WITHOUT_DEFAULT = {
     "systems.*.host.prototype", "systems.*.host.species", "systems.*.host.lattice_constants_A", "systems.*.host.file",
     "datasets.*.labels.source", "datasets.*.labels.atom_references", "datasets.*.labels.level_of_theory",
+    "datasets.*.labels.energy_kind",
     "datasets.*.labels.espresso.preset", "datasets.*.labels.espresso.kpoints",
     "datasets.*.labels.vasp.training.composition",
     "dynamics.npt.volume_from",

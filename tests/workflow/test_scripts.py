@@ -105,6 +105,20 @@ def commands(tree: Path):
     return [command for run in runs for command in run.commands]
 
 
+def test_a_spacing_in_the_config_wins_over_the_mesh_of_a_preset(tree: Path):
+    def change(config):
+        espresso = {"preset": "alghamdi-2026", "kpoint_spacing_per_A": 0.2, "pseudopotentials": "resources"}
+        config["datasets"]["lif-direct"]["labels"]["espresso"] = espresso
+
+    config = workflow_runs.write_config(tree / "spacing.yaml", tree / "config" / "quickstart.yaml", change)
+    run = workflow_runs.snakemake(tree, "-n", "-p", "--forceall", "--configfile", str(config))
+    (words,) = [arguments for name, arguments in run.commands if name == "write_espresso_inputs"]
+    assert words[words.index("--kpoint-spacing-per-A") + 1] == "0.2"
+    assert "--kpoints" not in words
+    # what the preset gives otherwise
+    assert words[words.index("--wavefunction-cutoff-Ry") + 1] == "110"
+
+
 def test_every_rule_is_asked_for_by_a_shipped_config(commands):
     assert {name for name, _ in commands} == set(SCRIPTS)
 

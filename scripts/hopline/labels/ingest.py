@@ -81,7 +81,7 @@ def ingest(
     limits
         What a frame must keep.
     defaults
-        ``system``, ``composition``, ``level_of_theory`` of frames that do not say theirs.
+        ``system``, ``composition``, ``level_of_theory``, ``energy_kind`` of frames that do not say theirs.
 
     Raises
     ------
@@ -118,13 +118,16 @@ def refuse_unfit(ingested: Ingested, *, max_rejected_fraction: float) -> None:
     lost = sum(not row.reason.startswith(DUPLICATE) for row in ingested.rejected)
     if not ingested.accepted or lost > max_rejected_fraction * ingested.found:
         raise InputError(
-            f"{lost} of {ingested.found} frames were rejected, a fraction of {max_rejected_fraction:g} may "
-            "be (the table above says why): mend or remove these runs, or raise --max-rejected-fraction"
+            f"{lost} of {ingested.found} frames were rejected (the table above says why), more than the "
+            f"{max_rejected_fraction:.0%} that are allowed: mend or remove these, or raise --max-rejected-fraction"
         )
     frames.level_of_theory(ingested.accepted)
     kinds = sorted({str(frame.info["energy_kind"]) for frame in ingested.accepted})
     if len(kinds) > 1:
-        raise InputError(f"a set may hold one kind of energy, this one mixes {' and '.join(kinds)}")
+        raise InputError(
+            f"a set may hold one kind of energy, this one mixes {' and '.join(kinds)}: ingest them apart, or say "
+            "with --energy-kind what the unstated ones are"
+        )
     wrong = outliers.stress_sign(ingested.accepted)
     if wrong:
         raise InputError(wrong)
@@ -264,7 +267,9 @@ def _labelled(candidate: Candidate, defaults: Mapping[str, str | None]) -> Atoms
         "system": defaults.get("system") or frames.UNSTATED,
         "composition": defaults.get("composition") or frame.get_chemical_formula(),
         "level_of_theory": candidate.level_of_theory or defaults.get("level_of_theory") or frames.UNSTATED,
-        "energy_kind": candidate.energy_kind,
+        "energy_kind": candidate.energy_kind
+        if candidate.energy_kind != frames.UNSTATED
+        else defaults.get("energy_kind") or frames.UNSTATED,
     }
     frame.info |= _trajectory(candidate, found)
     frame.info |= {key: found.info[key] for key in ("system", "composition") if key in found.info}
@@ -290,17 +295,18 @@ def _trajectory(candidate: Candidate, found: Atoms) -> dict[str, Any]:
 def _state_pseudopotentials(accepted: Sequence[Atoms], candidates: Sequence[Candidate]) -> None:
     """Add pseudopotentials to each level of theory that was read from an output.
 
-    They are those of the whole set: a composition that lacks an element says nothing about that element's
+    They are those of all runs of that level: a composition that lacks an element says nothing about that element's
     pseudopotential. Where two runs differ in one, each states its own, and the set is seen to mix two levels.
     """
-    union: dict[str, str] = {}
+    unions: dict[str | None, dict[str, str]] = {}
     conflict = False
     for candidate in candidates:
+        union = unions.setdefault(candidate.level_of_theory, {})
         for element, name in candidate.pseudopotentials.items():
             conflict |= union.setdefault(element, name) != name
     for frame, candidate in zip(accepted, candidates, strict=True):
         if candidate.pseudopotentials:
-            named = candidate.pseudopotentials if conflict else union
+            named = candidate.pseudopotentials if conflict else unions[candidate.level_of_theory]
             frame.info["level_of_theory"] += "".join(
                 f"; {element} {name}" for element, name in sorted(named.items())
             )

@@ -41,11 +41,12 @@ STRESS_UNITS = {"ev/a^3": 1.0, "ev/ang^3": 1.0, "ev/angstrom^3": 1.0, "gpa": 1 /
 def candidate(path: Path, row: int, atoms: Atoms, found: Mapping[str, Any]) -> Candidate:
     """Return a frame whose labels stand in ``found`` under any of the usual names.
 
-    Where a reference is marked as one, plain names are a potential's own and are left alone. Of plain names the free
-    energy wins, since forces are its derivatives. A virial (eV) is minus the stress times the volume and is taken
-    where there is no stress. A unit that is stated but not understood is the frame's reason.
+    Where a quantity is there both as a reference and under its plain name, the plain ones are a potential's own, and
+    none of them is taken. Of plain names the free energy wins, since forces are its derivatives. A virial (eV) is minus
+    the stress times the volume and is taken where there is no stress. A unit that is stated but not understood is the
+    frame's reason.
     """
-    if has_reference(found):
+    if _has_both(found):
         found = {key: value for key, value in found.items() if key not in PLAIN_LABELS}
     try:
         energy_eV, kind = _energy(found)
@@ -64,6 +65,15 @@ def candidate(path: Path, row: int, atoms: Atoms, found: Mapping[str, Any]) -> C
         )
     except Broken as error:
         return Candidate(str(path), row, atoms=atoms, reason=str(error))
+
+
+def _has_both(found: Mapping[str, Any]) -> bool:
+    """Tell whether a quantity is there twice, as a reference and as somebody's own."""
+    quantities = ((*ENERGY_NAMES, FREE_ENERGY), FORCES_NAMES, (*STRESS_NAMES, *VIRIAL_NAMES))
+    return any(
+        _named(found, names, REFERENCE_PREFIXES) is not None and _named(found, names, ("",)) is not None
+        for names in quantities
+    )
 
 
 def has_reference(found: Mapping[str, Any]) -> bool:

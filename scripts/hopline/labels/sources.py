@@ -29,8 +29,8 @@ RUNS = (espresso, vasprun, outcar)
 INPUTS = {"pw.in": "pw.out", "INCAR": "vasprun.xml"}
 """What says that a folder was meant for a run, and what that run leaves."""
 UNDERSTOOD = (
-    "extended XYZ, pw.x outputs and XML, vasprun.xml, OUTCAR, ML_AB, DeePMD folders, ASE databases and MPtrj's "
-    "JSON are, compressed (gz, bz2, xz) or not, and folders of them"
+    "these are read: extended XYZ, pw.x outputs and XML, vasprun.xml, OUTCAR, ML_AB, DeePMD folders, ASE databases and "
+    "MPtrj's JSON, compressed (gz, bz2, xz) or not, and folders of them"
 )
 
 

@@ -361,7 +361,7 @@ def test_two_gigabytes_after_a_valid_header_are_read_in_little_memory(tmp_path, 
     assert array.nbytes > 2_000_000_000
     del array
     command = [sys.executable, "-c", MEASURED, str(tmp_path)]
-    env = {"PYTHONPATH": str(repository / "scripts"), "OMP_NUM_THREADS": "1"}
+    env = {"PYTHONPATH": f"{repository / 'scripts'}:{repository / 'tests'}", "OMP_NUM_THREADS": "1"}
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
     count, *what, extra_kB = said.split()
     assert (int(count), " ".join(what)) == (60, str({("", n_atoms)}))
