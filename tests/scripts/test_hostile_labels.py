@@ -252,4 +252,4 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, shared_data):
     assert run.returncode == 2, run.stderr
     assert "Traceback" not in run.stderr
     assert "File too large" in run.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == {"out.csv", "out.csv.provenance.json"}
