@@ -55,11 +55,8 @@ def fill_preset(key, section, path):
     """Write a preset's settings into a section of the config, where it does not give its own."""
     presets = yaml.safe_load(Path(workflow.basedir, path).read_text())
     check_reference(f"{key}.preset", section["preset"], presets)
-    spacing = "kpoint_spacing_per_A"
-    if spacing in section and "kpoints" in section:
-        refuse(f"{key}.{spacing}", "kpoints is given too: keep one of them")
     for name, value in presets[section["preset"]].items():
-        if spacing not in section or not name.startswith("kpoints"):
+        if "kpoint_spacing_per_A" not in section or not name.startswith("kpoints"):
             section.setdefault(name, value)
 
 
@@ -67,8 +64,11 @@ def fill_presets():
     """Resolve presets before the schema's defaults, which would win over them."""
     for name, dataset in (config.get("datasets") or {}).items():
         espresso = dataset.get("labels", {}).get("espresso", {})
+        key = f"datasets.{name}.labels.espresso"
+        if "kpoints" in espresso and "kpoint_spacing_per_A" in espresso:
+            refuse(f"{key}.kpoint_spacing_per_A", "kpoints is given too: keep one of them")
         if "preset" in espresso:
-            fill_preset(f"datasets.{name}.labels.espresso", espresso, "resources/presets/espresso.yaml")
+            fill_preset(key, espresso, "resources/presets/espresso.yaml")
 
 
 def check_schema():

@@ -62,14 +62,7 @@ def main() -> None:
     )
     sets = {"train": train, "valid": valid, "test": test}
     splits.refuse_leakage(sets, gap_frames=args.gap_frames)
-    published = {
-        str(path): [
-            found.atoms
-            for found in sources.candidates([path], file_format=args.published_format)
-            if found.atoms
-        ]
-        for path in args.published
-    }
+    published = sources.structures(args.published, file_format=args.published_format)
     isolated = files.read_json(args.atom_references) if args.atom_references else None
     description = {
         "frames": {name: len(part) for name, part in sets.items()},

@@ -17,21 +17,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     dft_flags.add_atoms(parser)
     dft_flags.add_cutoffs(parser)
-    dft_flags.add_launcher(parser)
     return parser.parse_args(argv)
 
 
 def main() -> None:
     """Run each atom, write the energies."""
     args = parse()
-    from hopline.labels import espresso_run, isolated_atoms, pseudopotentials, selection
+    from hopline.labels import espresso_run, isolated_atoms, processes, pseudopotentials, selection
 
     run = provenance.start(vars(args), args.frames)
     elements = args.elements or selection.elements_of(args.frames)
     upfs = pseudopotentials.find_pseudopotentials(args.pseudopotentials, elements)
     runs = args.runs or args.references.with_suffix(".runs")
-    launch = espresso_run.Launch(launcher=args.launcher, stop_at_s=dft_flags.stop_at_s(args.max_seconds))
-    with dft_flags.stoppable():
+    launch = espresso_run.Launch(launcher=args.launcher, stop_at_s=processes.stop_at_s(args.max_seconds))
+    with processes.stoppable():
         content = isolated_atoms.references(elements, vars(args), upfs, runs, launch=launch)
     files.write_json(args.references, content)
     run.write_beside(args.references)

@@ -18,14 +18,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     dft_flags.add_atoms(parser)
     dft_flags.add_vasp_settings(parser)
     dft_flags.add_vasp_program(parser)
-    dft_flags.add_launcher(parser)
     return parser.parse_args(argv)
 
 
 def main() -> None:
     """Run each atom, write the energies."""
     args = parse()
-    from hopline.labels import isolated_atoms, selection, vasp, vasp_run
+    from hopline.labels import isolated_atoms, processes, selection, vasp, vasp_run
 
     run = provenance.start(vars(args), [*args.frames, args.presets])
     elements = args.elements or selection.elements_of(args.frames)
@@ -34,9 +33,9 @@ def main() -> None:
     launch = vasp_run.Launch(
         launcher=args.launcher,
         executable=args.executable,
-        stop_at_s=dft_flags.stop_at_s(args.max_seconds),
+        stop_at_s=processes.stop_at_s(args.max_seconds),
     )
-    with dft_flags.stoppable():
+    with processes.stoppable():
         content = isolated_atoms.vasp_references(elements, preset, args.potcars, runs, launch=launch)
     files.write_json(args.references, content)
     run.write_beside(args.references)

@@ -1,21 +1,8 @@
-"""What the scripts that write or run DFT calculations share: their flags, and how a job ends before its time."""
+"""Flags that the scripts share which write or run DFT calculations, spelt once."""
 
 import argparse
 import math
-import os
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from hopline import console
-
-EXIT_TRY_AGAIN = 75
-"""EX_TEMPFAIL of sysexits.h: stopped before the end; the same command goes on."""
-MARGIN_S, MARGIN_FRACTION = 120.0, 0.1
-SLURM_END = "SLURM_JOB_END_TIME"
-"""Slurm says in this variable when a job's time is over, in seconds of Unix time."""
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +18,11 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         help="give a run up after so many seconds (default: never)",
     )
     add_launcher(parser)
+    add_time_limit(parser)
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """Add how a program is started, and how long the job may take."""
+    """Add how a program is started."""
     parser.add_argument(
         "--launcher",
         nargs="?",
@@ -42,31 +30,16 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
         default="",
         help="what stands before the program, e.g. 'mpirun -np 4' (default: nothing, one process)",
     )
+
+
+def add_time_limit(parser: argparse.ArgumentParser) -> None:
+    """Add how long a job may take that can be gone on with."""
     parser.add_argument(
         "--max-seconds",
         type=float,
         default=math.inf,
         help="seconds that the job has; the run in hand is stopped a little before (default: Slurm's limit)",
     )
-
-
-def stop_at_s(max_seconds: float) -> float:
-    """Return when a job must stop, on the monotonic clock: a little before its time or Slurm's is over."""
-    left_s = min(max_seconds, float(os.environ.get(SLURM_END, math.inf)) - time.time())
-    return time.monotonic() + left_s - min(MARGIN_S, MARGIN_FRACTION * left_s)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Make a signal or the end of the job's time end the script with its state kept, and with a status that says so."""
-    from hopline.labels import processes
-
-    try:
-        with processes.stoppable():
-            yield
-    except processes.Stopped as stopped:
-        console.say(str(stopped))
-        sys.exit(EXIT_TRY_AGAIN)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +62,8 @@ def add_atoms(parser: argparse.ArgumentParser) -> None:
         "--runs", type=Path, help="folder of the runs (default: beside the JSON, {name}.runs)"
     )
     parser.add_argument("--references", type=Path, required=True, help="JSON")
+    add_launcher(parser)
+    add_time_limit(parser)
 
 
 def add_cutoffs(parser: argparse.ArgumentParser) -> None:

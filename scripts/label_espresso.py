@@ -23,17 +23,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Label frame by frame, write the table."""
     args = parse()
-    from hopline.labels import batch, espresso_batch, espresso_run
+    from hopline.labels import batch, espresso_batch, espresso_run, processes
 
-    inputs = [args.inputs / index / espresso_batch.INPUT for index in args.indices]
+    inputs = [args.inputs / index / espresso_run.INPUT for index in args.indices]
     run = provenance.start(vars(args), inputs)
     launch = espresso_run.Launch(
         launcher=args.launcher,
         pools=args.pools,
         timeout_s=args.timeout_s,
-        stop_at_s=dft_flags.stop_at_s(args.max_seconds),
+        stop_at_s=processes.stop_at_s(args.max_seconds),
     )
-    with dft_flags.stoppable():
+    with processes.stoppable():
         rows = espresso_batch.label(args.inputs, args.runs, args.indices, launch=launch)
     batch.write_table(args.table, rows)
     run.write_beside(args.table)

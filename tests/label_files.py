@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import ase.build
 import ase.db
@@ -13,6 +14,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from hopline.frames import stress_matrix
+from hopline.labels.candidates import Candidate
 from hopline.units import KBAR_PER_EV_PER_A3
 
 STARS, EQUALS, DASHES = "*" * 50, "=" * 50, "-" * 50
@@ -174,3 +177,40 @@ def gzipped(path: Path) -> Path:
     packed.write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
     return packed
+
+
+def same(found: Candidate, atoms: Atoms, tolerance: float = 1e-8) -> None:
+    """Check that a frame that was read is the one that was written, labels included."""
+    assert found.reason == ""
+    assert list(found.atoms.symbols) == list(atoms.symbols)
+    assert found.atoms.pbc.all()
+    pairs = [
+        (found.atoms.positions, atoms.positions),
+        (found.atoms.cell.array, atoms.cell.array),
+        (found.energy_eV, atoms.get_potential_energy()),
+        (found.forces_eV_per_A, atoms.get_forces()),
+        (stress_matrix(found.stress), atoms.get_stress(voigt=False)),
+    ]
+    for got, wanted in pairs:
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
+
+
+def reader_of(module: ModuleType, path: Path) -> Callable[[str | bytes], list[Candidate]]:
+    """Return a function that writes text or bytes to a path and reads it as a format."""
+
+    def read(content: str | bytes) -> list[Candidate]:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return list(module.read(path))
+
+    return read
+
+
+def replaced(text: str, old: str, new: str, count: int = 1) -> str:
+    """Return a text with a word replaced that must be there."""
+    assert old in text
+    return text.replace(old, new, count)
+
+
+def reasons(found: Sequence[Candidate]) -> list[str]:
+    """Return why each frame is not believed, empty where it is."""
+    return [candidate.reason for candidate in found]

@@ -140,3 +140,16 @@ def refused(capsys, status):
 def two_atoms():
     """Return the smallest crystal there is to label: one cell of LiF, two atoms."""
     return Atoms("LiF", positions=[[0, 0, 0], [2.04, 0, 0]], cell=np.eye(3) * LIF_A, pbc=True)
+
+
+def shaken(n_frames, *, memory, seed, repeat=(3, 3, 3), scale_A=0.1):
+    """Return a run of LiF whose displacements keep a fraction ``memory`` from frame to frame."""
+    rng = np.random.default_rng(seed)
+    perfect = rocksalt_lif(repeat, rattle_A=0)
+    moved = scale_A * rng.normal(size=perfect.positions.shape)
+    frames = []
+    for _ in range(n_frames):
+        frames.append(perfect.copy())
+        frames[-1].positions += moved
+        moved = memory * moved + np.sqrt(1 - memory**2) * scale_A * rng.normal(size=moved.shape)
+    return frames

@@ -8,6 +8,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 EXIT_BAD_INPUT = 2
+EXIT_TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h: stopped before the end; the same command goes on."""
 PLAIN_LINE_INTERVAL_S = 10.0
 
 
@@ -15,13 +17,20 @@ class InputError(Exception):
     """Input that its author can put right; the message says what, where, and what to do."""
 
 
+class Stopped(Exception):  # noqa: N818  it names the state of a run
+    """Work that was asked to stop before its end, its state kept: the same command goes on."""
+
+
 def run(main: Callable[[], None]) -> None:
-    """Run a script's ``main``; bad input becomes one line on stderr and exit status 2.
+    """Run a script's ``main``; bad input becomes one line on stderr and exit status 2, a stop one line and status 75.
 
     Any other exception is a defect of Hopline and keeps its traceback.
     """
     try:
         main()
+    except Stopped as stopped:
+        say(str(stopped))
+        sys.exit(EXIT_TRY_AGAIN)
     except InputError as error:
         _refuse(str(error))
     except OSError as error:

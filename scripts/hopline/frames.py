@@ -137,14 +137,3 @@ def level_of_theory(frames: Sequence[Atoms]) -> str:
             "or say what unstated ones are (--level-of-theory)"
         )
     return next(iter(levels))
-
-
-def duplicates(frames: Sequence[Atoms]) -> list[tuple[int, int]]:
-    """Return pairs (later, first) of row numbers whose frames have the same content."""
-    first: dict[str, int] = {}
-    pairs = []
-    for row, frame in enumerate(frames):
-        earlier = first.setdefault(frame_id(frame), row)
-        if earlier != row:
-            pairs.append((row, earlier))
-    return pairs

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,17 @@ class Run:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     clock_s: float = field(default_factory=time.monotonic)
 
+    @cached_property
+    def inputs_sha256(self) -> dict[str, str]:
+        """Hash of each input that is a file, taken once: inputs may be large and results several."""
+        return {str(path): sha256(path) for path in self.inputs if path.is_file()}
+
     def record(self) -> dict[str, Any]:
         """Return the provenance of a result made by this run, up to now."""
         return {
             "script": Path(sys.argv[0]).name,
             "settings": {key: _text(value) for key, value in self.settings.items()},
-            "inputs_sha256": {str(path): sha256(path) for path in self.inputs if path.is_file()},
+            "inputs_sha256": self.inputs_sha256,
             "versions": _versions(),
             "commit": _commit(),
             "device": device(),

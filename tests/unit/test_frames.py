@@ -152,9 +152,3 @@ def test_one_set_has_one_level_of_theory(tmp_path):
     with pytest.raises(InputError, match="mixes 2"):
         frames.level_of_theory([mixed[0], label(two_atoms())])
     assert frames.level_of_theory(mixed[:1]) == "PBE, 80 Ry"
-
-
-def test_duplicates_name_the_first_of_their_kind():
-    a, b = rocksalt_lif(seed=1), rocksalt_lif(seed=2)
-    assert frames.duplicates([a, b, a.copy(), a.copy(), b]) == [(2, 0), (3, 0), (4, 1)]
-    assert frames.duplicates([a, b]) == []

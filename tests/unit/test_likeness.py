@@ -4,7 +4,7 @@ import numpy as np
 from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import rocksalt_lif
+from small import rocksalt_lif, shaken
 
 from hopline import likeness
 
@@ -57,29 +57,16 @@ def test_frames_without_a_cell_are_compared_where_they_stand():
     assert likeness.first_of_kind([]).tolist() == []
 
 
-def run(n_frames, *, memory, seed, scale_A=0.1):
-    """Return LiF whose displacements correlate by ``memory`` from one frame to the next."""
-    rng = np.random.default_rng(seed)
-    perfect = rocksalt_lif((3, 3, 3), rattle_A=0)
-    moved = scale_A * rng.normal(size=perfect.positions.shape)
-    frames = []
-    for _ in range(n_frames):
-        frames.append(perfect.copy())
-        frames[-1].positions += moved
-        moved = memory * moved + np.sqrt(1 - memory**2) * scale_A * rng.normal(size=moved.shape)
-    return frames
-
-
 def test_neighbours_in_time_move_alike_and_independent_frames_do_not():
     for memory, expected in ((0.8, 1.0), (0.65, 1.0), (0.35, 0.0), (0.0, 0.0)):
-        frames = run(60, memory=memory, seed=1)
+        frames = shaken(60, memory=memory, seed=1)
         alike, comparable = likeness.moving_alike([frames[::2], frames[1::2]])
         assert comparable.all()
         assert alike[:30, 1].mean() == alike[30:, 0].mean() == expected
 
 
 def test_order_wrapping_drift_and_volume_do_not_hide_neighbours():
-    frames = run(40, memory=0.8, seed=2)
+    frames = shaken(40, memory=0.8, seed=2)
     rng = np.random.default_rng(3)
     for frame in frames[1::2]:
         frame.positions += [0.3, -0.2, 0.1]
@@ -92,7 +79,7 @@ def test_order_wrapping_drift_and_volume_do_not_hide_neighbours():
 
 
 def test_an_atom_that_hops_does_not_make_frames_alike():
-    frames = run(40, memory=0.0, seed=4)
+    frames = shaken(40, memory=0.0, seed=4)
     for frame in frames[:20]:
         frame.positions[0] += [2.0, 2.0, 2.0]
     alike, comparable = likeness.moving_alike([frames])

@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import labelled_set, rocksalt_lif
+from small import labelled_set, rocksalt_lif, shaken
 
 from hopline import splits
 from hopline.console import InputError
@@ -285,19 +285,6 @@ def test_a_trajectory_of_the_test_in_another_set_is_refused_unless_the_gap_is_ke
     # a frame of another composition in the same file is no neighbour in time
     second.info |= {"source_frame": 11, "composition": "Li1"}
     splits.refuse_leakage({"train": [first], "test": [second]}, gap_frames=4)
-
-
-def shaken(n_frames, *, memory, seed, repeat=(3, 3, 3), scale_A=0.1):
-    """Return a run of LiF whose displacements keep a fraction ``memory`` from frame to frame."""
-    rng = np.random.default_rng(seed)
-    perfect = rocksalt_lif(repeat, rattle_A=0)
-    moved = scale_A * rng.normal(size=perfect.positions.shape)
-    frames = []
-    for _ in range(n_frames):
-        frames.append(perfect.copy())
-        frames[-1].positions += moved
-        moved = memory * moved + np.sqrt(1 - memory**2) * scale_A * rng.normal(size=moved.shape)
-    return frames
 
 
 def test_a_published_split_is_told_what_it_leaks():

@@ -132,7 +132,7 @@ CASES = {
             "lif-direct",
             "labels",
             "espresso",
-            to={"preset": "alghamdi-2026", "kpoints": [1, 1, 1], "kpoint_spacing_per_A": 0.2},
+            to={"kpoints": [1, 1, 1], "kpoint_spacing_per_A": 0.2},
         ),
         "datasets.lif-direct.labels.espresso.kpoint_spacing_per_A: kpoints is given too: keep one of them",
     ),

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from hopline import files, frames
 from hopline.console import InputError
-from hopline.labels import selection
+from hopline.labels import origin, selection
 from hopline.labels.pseudopotentials import MIN_DUAL, recommended_cutoffs
 
 PREFIX, SCRATCH = "hopline", "scratch"
@@ -235,7 +235,7 @@ def write_job(
     frame.info["level_of_theory"] = level_of_theory(settings, pseudopotentials)
     with files.whole(folder / "pw.in") as temporary:
         temporary.write_text(write_input(frame, settings, pseudopotentials))
-    frames.write_frames(folder / "frame.extxyz", [frame])
+    frames.write_frames(folder / origin.FRAME, [frame])
 
 
 def _bare(atoms: Atoms) -> Atoms:

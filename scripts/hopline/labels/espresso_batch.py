@@ -6,11 +6,10 @@ from pathlib import Path
 
 from hopline import files
 from hopline.console import InputError, say
-from hopline.labels import espresso_run, ladder
+from hopline.labels import espresso_run, ladder, origin
 from hopline.labels.batch import CONVERGED, REJECTED, Row
 from hopline.labels.espresso_output import INTERRUPTED, read_output
-
-INPUT, FRAME, OUTPUT = "pw.in", "frame.extxyz", "pw.out"
+from hopline.labels.espresso_run import INPUT, OUTPUT
 
 
 def label(inputs: Path, runs: Path, indices: Sequence[str], *, launch: espresso_run.Launch) -> list[Row]:
@@ -23,7 +22,7 @@ def label(inputs: Path, runs: Path, indices: Sequence[str], *, launch: espresso_
     ------
     InputError
         If an input is missing, or as `espresso_run.run`.
-    processes.Stopped
+    console.Stopped
         As `espresso_run.run`; the finished frames stay finished.
     """
     for index in indices:
@@ -73,7 +72,7 @@ def _is_finished(given: Path, here: Path) -> bool:
 
 def _same_input(given: Path, here: Path) -> bool:
     """Tell whether two folders hold the same input; the frame names the content of the pseudopotentials."""
-    return all(_content(given / name) == _content(here / name) for name in (INPUT, FRAME))
+    return all(_content(given / name) == _content(here / name) for name in (INPUT, origin.FRAME))
 
 
 def _content(path: Path) -> bytes | None:
@@ -86,7 +85,7 @@ def _bring(given: Path, here: Path) -> None:
         shutil.rmtree(here / ladder.SCRATCH, ignore_errors=True)
     for name in (OUTPUT, ladder.RUNGS, ladder.KEPT_INPUT):
         (here / name).unlink(missing_ok=True)
-    for name in (INPUT, FRAME):
+    for name in (INPUT, origin.FRAME):
         if (given / name).is_file() and given.resolve() != here.resolve():
             with files.whole(here / name) as temporary:
                 shutil.copyfile(given / name, temporary)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hopline import files
-from hopline.console import InputError, say
+from hopline.console import InputError, Stopped, say
 from hopline.labels import processes
 from hopline.labels.espresso import PREFIX, SCRATCH, with_keywords
 from hopline.labels.espresso_output import (
@@ -26,7 +26,6 @@ from hopline.labels.espresso_output import (
     parse_output,
     was_asked_to_stop,
 )
-from hopline.labels.processes import Stopped
 
 EXECUTABLE = "pw.x"
 CONTAINERS = {"apptainer", "singularity", "docker", "podman"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hopline import files
 from hopline.console import say
-from hopline.labels import espresso_run
+from hopline.labels import espresso_run, origin
 from hopline.labels.espresso import keyword, with_keywords
 from hopline.labels.espresso_output import (
     PW_ERROR,
@@ -137,7 +137,7 @@ def run(input_path: Path, output_path: Path, *, launch: espresso_run.Launch) -> 
     ------
     InputError
         As `espresso_run.run`.
-    processes.Stopped
+    console.Stopped
         As `espresso_run.run`; what is done so far is kept in the hidden folder ``.scratch``.
     """
     text, scratch = input_path.read_text(), output_path.parent / SCRATCH
@@ -146,7 +146,7 @@ def run(input_path: Path, output_path: Path, *, launch: espresso_run.Launch) -> 
     attempts, kept, result = [_attempt(AS_GIVEN, first)], AS_GIVEN, first
     tried = {text}
     # the printed level of theory of fixed occupations is another: only with a frame.extxyz the right one is known
-    stated = input_path.with_name("frame.extxyz").is_file()
+    stated = input_path.with_name(origin.FRAME).is_file()
     for rung in [] if first.converged else rungs_for(first, printed):
         changed = ROUTES[rung](text, first)
         if changed is None or (changed in tried and rung != SMEARING) or (rung == FIXED and not stated):

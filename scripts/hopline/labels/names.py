@@ -100,9 +100,8 @@ def _energy(found: Mapping[str, Any]) -> tuple[float | None, str]:
     return energy * _unit(found, "energy", ENERGY_UNITS), FREE if free is not None else kind
 
 
-@np.errstate(
-    all="ignore"
-)  # numbers of a damaged row may be of any size; the judge refuses what is not finite
+# numbers of a damaged row may be of any size; the judge refuses what is not finite
+@np.errstate(all="ignore")
 def _stress(found: Mapping[str, Any], atoms: Atoms) -> object:
     stress = _named(found, STRESS_NAMES)
     if stress is not None:

@@ -16,12 +16,11 @@ STOP_GRACE_S = 60.0
 """DFT codes look for their stop file after a step: under a second in small cells, a minute in large ones."""
 TERMINATION_GRACE_S = 10.0
 POLL_S = 0.2
+MARGIN_S, MARGIN_FRACTION = 120.0, 0.1
+SLURM_END = "SLURM_JOB_END_TIME"
+"""Slurm says in this variable when a job's time is over, in seconds of Unix time."""
 SET_PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux's prctl(2)."""
-
-
-class Stopped(Exception):  # noqa: N818  it names the state of a run
-    """The run was asked to stop before its end; the next attempt goes on where it was."""
 
 
 class _Asked:
@@ -45,6 +44,12 @@ def stoppable() -> Iterator[None]:
         _Asked.by = None
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_at_s(max_seconds: float) -> float:
+    """Return when work must stop, on the monotonic clock: a little before ``max_seconds`` or Slurm's time are over."""
+    left_s = min(max_seconds, float(os.environ.get(SLURM_END, math.inf)) - time.time())
+    return time.monotonic() + left_s - min(MARGIN_S, MARGIN_FRACTION * left_s)
 
 
 def asked_to_stop() -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from ase import Atoms
+
 from hopline.console import InputError
 from hopline.labels import origin, text
 from hopline.labels.candidates import Broken, Candidate
@@ -74,6 +76,14 @@ def candidates(sources: Iterable[str | os.PathLike[str]], *, file_format: str) -
                         yield from _frames(source)
         else:
             yield from _frames(_of_file(path, file_format))
+
+
+def structures(paths: Iterable[Path], *, file_format: str) -> dict[str, list[Atoms]]:
+    """Return the structures in each file, by its name, whatever becomes of their labels."""
+    return {
+        str(path): [found.atoms for found in candidates([path], file_format=file_format) if found.atoms]
+        for path in paths
+    }
 
 
 def _of_file(path: Path, file_format: str) -> Source:

@@ -13,7 +13,7 @@ from ase import Atoms
 
 from hopline import files, frames
 from hopline.console import InputError
-from hopline.labels import potcars, vasp_output
+from hopline.labels import origin, potcars, vasp_output
 from hopline.labels.espresso import HASH_PREFIX_LENGTH
 from hopline.labels.potcars import Check
 from hopline.labels.selection import KEPT_INFO
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pymatgen.io.vasp.inputs import Incar, Kpoints
 
 SCRIPT = "run_vasp.sh"
-SPEC, FRAME = "POTCAR.spec", "frame.extxyz"
+SPEC = "POTCAR.spec"
 SINGLE_POINT = {"NSW": 0, "IBRION": -1, "ISIF": 2, "LCHARG": True, "LWAVE": False}
 """What makes a run a label: atoms at rest, forces and stress; and its density kept to go on from, which is small."""
 NOT_YOURS = {*SINGLE_POINT, "ICHARG", "ISTART", "ML_LMLFF", "ML_MODE"}
@@ -291,9 +291,7 @@ def write_jobs(
     for index, (job, atoms) in enumerate(zip(jobs, chosen, strict=True)):
         _write_job(folder / f"{index:04d}", job, {**(defaults or {}), **atoms.info, "level_of_theory": level})
     potcars.write_checks(folder / potcars.CHECKS, checks)
-    with files.whole(folder / SCRIPT) as temporary:
-        temporary.write_text(RUN_SCRIPT)
-    (folder / SCRIPT).chmod((folder / SCRIPT).stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    write_script(folder / SCRIPT, RUN_SCRIPT)
     return level
 
 
@@ -324,4 +322,4 @@ def _write_job(folder: Path, job: Inputs, known: Mapping[str, object]) -> None:
             temporary.write_text(content)
     if job.kpoints is None:
         (folder / "KPOINTS").unlink(missing_ok=True)  # an earlier preset's would win over KSPACING
-    frames.write_frames(folder / FRAME, [frame])
+    frames.write_frames(folder / origin.FRAME, [frame])

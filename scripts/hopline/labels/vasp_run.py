@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from hopline import files
-from hopline.console import InputError, say
-from hopline.labels import potcars, processes, vasp
+from hopline.console import InputError, Stopped, say
+from hopline.labels import origin, potcars, processes, vasp
 from hopline.labels.batch import CONVERGED, REJECTED, Row
 from hopline.labels.candidates import Broken, Candidate
 from hopline.labels.potcars import Potcar
-from hopline.labels.processes import Stopped
 from hopline.labels.readers import vasprun
 
 INCAR = "INCAR"
-INPUTS = (INCAR, "KPOINTS", "POSCAR", vasp.SPEC, vasp.FRAME)
+INPUTS = (INCAR, "KPOINTS", "POSCAR", vasp.SPEC, origin.FRAME)
 VASPRUN, OUTCAR, PRINTED, DENSITY, POTCAR = "vasprun.xml", "OUTCAR", "vasp.out", "CHGCAR", "POTCAR"
 SCRATCH, WHOLE_DENSITY, SEAL, OUTCOME = ".scratch", "CHGCAR.whole", "seal.json", "outcome.json"
 """In a run's folder: where VASP runs, the density to go on from, of which inputs, and how a rung ended."""

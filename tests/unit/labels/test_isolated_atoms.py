@@ -9,8 +9,8 @@ import pytest
 import vasp_standin
 from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar
 
-from hopline.console import InputError
-from hopline.labels import espresso, espresso_run, isolated_atoms, processes, vasp, vasp_run
+from hopline.console import InputError, Stopped
+from hopline.labels import espresso, espresso_run, isolated_atoms, vasp, vasp_run
 from hopline.labels.espresso_run import Launch
 from hopline.labels.pseudopotentials import find_pseudopotentials
 
@@ -56,11 +56,11 @@ def test_an_atom_that_is_finished_is_not_run_again(upfs, tmp_path, monkeypatch, 
     printed = output.read_bytes()
 
     def fails(*_, **__):
-        raise processes.Stopped("killed")
+        raise Stopped("killed")
 
     with monkeypatch.context() as patch:
         patch.setattr(espresso_run, "_start_and_watch", fails)
-        with pytest.raises(processes.Stopped):
+        with pytest.raises(Stopped):
             isolated_atoms.references(["H", "Li"], VALUES, upfs, tmp_path, launch=Launch())
     again = isolated_atoms.references(["H", "Li"], VALUES, upfs, tmp_path, launch=Launch())
     assert output.read_bytes() == printed

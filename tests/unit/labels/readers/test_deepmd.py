@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
-from label_files import labelled_frames
+from label_files import labelled_frames, same
 
-from hopline.frames import stress_matrix
 from hopline.labels.candidates import Broken
 from hopline.labels.readers import deepmd
 
@@ -61,21 +60,6 @@ def by_hand(folder, frames):
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "ein Ordner mit Ümlauten"
-
-
-def same(found, atoms, tolerance=1e-8):
-    """Check a candidate against the frame that was written."""
-    assert found.reason == ""
-    assert list(found.atoms.symbols) == list(atoms.symbols)
-    pairs = [
-        (found.atoms.positions, atoms.positions),
-        (found.atoms.cell.array, atoms.cell.array),
-        (found.energy_eV, atoms.get_potential_energy()),
-        (found.forces_eV_per_A, atoms.get_forces()),
-        (stress_matrix(found.stress), atoms.get_stress(voigt=False)),
-    ]
-    for got, wanted in pairs:
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
 
 
 def test_what_dpdata_writes_comes_back_in_several_sets(folder):

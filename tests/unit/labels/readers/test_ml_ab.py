@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from ase import Atoms
+from label_files import reader_of
 
 from hopline import frames
 from hopline.labels.candidates import FREE, Broken
@@ -107,14 +108,7 @@ def written(made, **kwargs):
 
 @pytest.fixture
 def read(tmp_path):
-    """Return a function that reads text or bytes as an ML_AB."""
-
-    def read_content(content):
-        path = tmp_path / "ML_AB"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return list(ml_ab.read(path))
-
-    return read_content
+    return reader_of(ml_ab, tmp_path / "ML_AB")
 
 
 def agree(candidate, labelled):

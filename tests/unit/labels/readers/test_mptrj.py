@@ -13,12 +13,12 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from label_files import labelled_frames
+from label_files import labelled_frames, same
 from pymatgen.core import Structure
 from pymatgen.io.vasp.outputs import Vasprun
 
 from hopline import units
-from hopline.frames import UNSTATED, stress_matrix
+from hopline.frames import UNSTATED
 from hopline.labels import text
 from hopline.labels.candidates import SIGMA_TO_ZERO, Broken
 from hopline.labels.readers import ase_database, mptrj
@@ -77,22 +77,6 @@ def entry(atoms, structure=by_pymatgen):
         "bandgap": 0,
         "mp_id": "mp-1",
     }
-
-
-def same(found, atoms, tolerance=1e-8):
-    """Check a candidate against the frame that was written."""
-    assert found.reason == ""
-    assert list(found.atoms.symbols) == list(atoms.symbols)
-    assert found.atoms.pbc.all()
-    pairs = [
-        (found.atoms.positions, atoms.positions),
-        (found.atoms.cell.array, atoms.cell.array),
-        (found.energy_eV, atoms.get_potential_energy()),
-        (found.forces_eV_per_A, atoms.get_forces()),
-        (stress_matrix(found.stress), atoms.get_stress(voigt=False)),
-    ]
-    for got, wanted in pairs:
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance)
 
 
 @pytest.fixture

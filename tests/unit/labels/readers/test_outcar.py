@@ -10,6 +10,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase.geometry import find_mic
+from label_files import reader_of, reasons, replaced
 
 from hopline.labels.candidates import FREE, Broken
 from hopline.labels.readers import outcar, vasprun
@@ -80,23 +81,7 @@ def titanium(shared_data):
 
 @pytest.fixture
 def read(tmp_path):
-    """Return a function that reads text or bytes as an OUTCAR."""
-
-    def read_content(content):
-        path = tmp_path / "OUTCAR"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return list(outcar.read(path))
-
-    return read_content
-
-
-def replaced(text, old, new, count=1):
-    assert old in text
-    return text.replace(old, new, count)
-
-
-def reasons(found):
-    return [candidate.reason for candidate in found]
+    return reader_of(outcar, tmp_path / "OUTCAR")
 
 
 def test_numbers_are_those_of_the_vasprun_of_the_same_run(sample):

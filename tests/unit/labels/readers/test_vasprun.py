@@ -10,6 +10,7 @@ import warnings
 import ase.io
 import numpy as np
 import pytest
+from label_files import reader_of, reasons, replaced
 
 from hopline.labels import vasp_output
 from hopline.labels.candidates import FREE, Broken
@@ -40,19 +41,7 @@ def titanium(shared_data):
 
 @pytest.fixture
 def read(tmp_path):
-    """Return a function that reads text or bytes as a vasprun.xml."""
-
-    def read_content(content):
-        path = tmp_path / "vasprun.xml"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return list(vasprun.read(path))
-
-    return read_content
-
-
-def replaced(text, old, new, count=1):
-    assert old in text
-    return text.replace(old, new, count)
+    return reader_of(vasprun, tmp_path / "vasprun.xml")
 
 
 def with_tag(text, name, value):
@@ -62,10 +51,6 @@ def with_tag(text, name, value):
     head = re.sub(rf'<([iv]) [^>]*name="{name}">.*?</\1>', "", head)
     rest = re.sub(rf'<([iv]) [^>]*name="{name}">.*?</\1>', entry, rest, count=1)
     return head + entry + incar + rest
-
-
-def reasons(found):
-    return [candidate.reason for candidate in found]
 
 
 def test_numbers_are_those_that_ase_reads(sample):
