@@ -10,10 +10,12 @@ if not config:
 
 
 include: "rules/checks.smk"
+include: "rules/training_checks.smk"
 include: "rules/common.smk"
 include: "rules/configurations.smk"
 include: "rules/labels.smk"
 include: "rules/sampling.smk"
+include: "rules/replay.smk"
 include: "rules/potentials.smk"
 include: "rules/dynamics.smk"
 include: "rules/diffusion.smk"
@@ -24,3 +26,7 @@ rule all:
     default_target: True
     input:
         targets(),
+
+
+onstart:
+    write_resolved_config()

@@ -10,11 +10,8 @@ import jsonschema
 import yaml
 
 MAX_LISTED = 12
-# what each family can be trained by, and what comes with its package
-STRATEGIES = {"chgnet": ["naive"], "mace": ["scratch"]}
 # elements whose free atoms' spins are tabulated (scripts/hopline/labels/isolated_atoms.py)
 FREE_ATOMS = "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr".split()
-SHIPPED = {"chgnet": ["0.3.0", "0.2.0", "r2scan"], "mace": []}
 
 
 def refuse(key, why):
@@ -51,9 +48,12 @@ BOUNDS = {
 }
 
 
-def fill_preset(key, section, path):
+def read_presets(name):
+    return yaml.safe_load(Path(workflow.basedir, "resources/presets", f"{name}.yaml").read_text())
+
+
+def fill_preset(key, section, presets):
     """Write a preset's settings into a section of the config, where it does not give its own."""
-    presets = yaml.safe_load(Path(workflow.basedir, path).read_text())
     check_reference(f"{key}.preset", section["preset"], presets)
     for name, value in presets[section["preset"]].items():
         if "kpoint_spacing_per_A" not in section or not name.startswith("kpoints"):
@@ -68,7 +68,7 @@ def fill_presets():
         if "kpoints" in espresso and "kpoint_spacing_per_A" in espresso:
             refuse(f"{key}.kpoint_spacing_per_A", "kpoints is given too: keep one of them")
         if "preset" in espresso:
-            fill_preset(key, espresso, "resources/presets/espresso.yaml")
+            fill_preset(key, espresso, read_presets("espresso"))
 
 
 def check_schema():
@@ -86,6 +86,11 @@ def check_schema():
         if error.validator in BOUNDS:
             refuse(key, f"{error.instance!r}: {BOUNDS[error.validator]} {error.validator_value}{meaning}")
         refuse(key, error.message + meaning)
+
+
+def listed(value):
+    """Return a value that may be one or a list as a list."""
+    return value if isinstance(value, list) else [value]
 
 
 def check_reference(key, name, known):
@@ -134,35 +139,7 @@ def check_dataset(name, dataset):
         check_free_atoms(f"{key}.labels.atom_references", config["systems"][dataset["system"]])
     if labels["mode"] == "vasp":
         check_file(f"{key}.labels.vasp.potcars", labels["vasp"]["potcars"])
-        presets = yaml.safe_load(Path(workflow.basedir, "resources/presets/vasp.yaml").read_text())
-        check_reference(f"{key}.labels.vasp.preset", labels["vasp"]["preset"], presets)
-
-
-def check_training(name, potential):
-    key, strategy, potentials = f"potentials.{name}", potential.get("strategy"), config["potentials"]
-    if ("weights" in potential) == bool(strategy):
-        refuse(key, "needs either weights (as shipped) or strategy and dataset (trained)")
-    family = potential["family"]
-    if strategy and strategy not in STRATEGIES[family]:
-        refuse(f"{key}.strategy", f"{strategy} is not for {family}; {nearest(strategy, STRATEGIES[family])}")
-    if "weights" in potential and potential["weights"] not in SHIPPED[family]:
-        refuse(
-            f"{key}.weights", f"{family} has no weights {potential['weights']!r}; {nearest(family, SHIPPED[family])}"
-        )
-    if strategy and "dataset" not in potential:
-        refuse(f"{key}.dataset", f"strategy {strategy} needs a dataset; {nearest(name, config['datasets'])}")
-    if (strategy == "naive") != ("parent" in potential):
-        refuse(f"{key}.parent", "strategy naive needs a parent, and only naive has one")
-    check_reference(f"{key}.dataset", potential.get("dataset"), config["datasets"])
-    line = [name]
-    while "parent" in potentials[line[-1]]:
-        parent = potentials[line[-1]]["parent"]
-        check_reference(f"potentials.{line[-1]}.parent", parent, potentials)
-        if parent in line:
-            refuse(f"{key}.parent", f"goes round in a circle: {' -> '.join([*line, parent])}")
-        line.append(parent)
-    if len(line) > 1 and potentials[line[1]]["family"] != potential["family"]:
-        refuse(f"{key}.parent", f"{line[1]} is of another family")
+        check_reference(f"{key}.labels.vasp.preset", labels["vasp"]["preset"], read_presets("vasp"))
 
 
 def check_conditions(name, potential):
@@ -187,6 +164,42 @@ def check_conditions(name, potential):
             refuse("dynamics.npt.volume_from", f"{why}: add it to systems.{system}.compositions")
 
 
+def check_replay(name, replay):
+    key = f"replay.{name}"
+    if ("source" in replay) == ("download" in replay):
+        refuse(key, "needs either source (files one has) or download (url and sha256)")
+    sources = replay.get("source", [])
+    for source in sources if isinstance(sources, list) else [sources]:
+        check_file(f"{key}.source", source)
+    if replay["select"] != "random" and replay["pool_frames"] < replay["frames"]:
+        refuse(f"{key}.pool_frames", f"must be frames ({replay['frames']}) or more: it is selected from")
+    if "replay" in config["systems"]:
+        refuse("systems.replay", "results/replay/ is where replay sets are kept: give the system another name")
+
+
+def check_test_set(name, test_set):
+    key, own = f"test_sets.{name}", ("system", "source")
+    if ("replay" in test_set) == any(word in test_set for word in own):
+        refuse(key, "needs either replay (a replay set), or system and source (a labelled set)")
+    check_reference(f"{key}.replay", test_set.get("replay"), config["replay"])
+    for word in own:
+        if "replay" not in test_set and word not in test_set:
+            refuse(f"{key}.{word}", "is missing: a labelled set needs system and source")
+    check_reference(f"{key}.system", test_set.get("system"), config["systems"])
+    for source in listed(test_set.get("source", [])):
+        check_file(f"{key}.source", source)
+
+
+def check_committee(name, committee):
+    key = f"committees.{name}"
+    check_reference(f"{key}.dataset", committee["dataset"], config["datasets"])
+    system = config["datasets"][committee["dataset"]]["system"]
+    for member in committee["members"]:
+        check_reference(f"{key}.members", member, config["potentials"])
+        if member not in potentials_of(system):
+            refuse(f"{key}.members", f"{member} is not of system {system}, whose dataset they are asked for")
+
+
 def check_references():
     exploring = config["exploration"]["potential"] if config["datasets"] else None
     check_reference("exploration.potential", exploring, config["potentials"])
@@ -195,8 +208,11 @@ def check_references():
     for check, section in (
         (check_system, "systems"),
         (check_dataset, "datasets"),
+        (check_replay, "replay"),
         (check_training, "potentials"),
         (check_conditions, "potentials"),
+        (check_test_set, "test_sets"),
+        (check_committee, "committees"),
     ):
         for name, entry in config[section].items():
             check(name, entry)

@@ -1,5 +1,6 @@
 """What every stage uses: the checked config, what it names, wildcard constraints, flags. No rules."""
 
+import json
 import shlex
 import zlib
 
@@ -32,6 +33,15 @@ def sources_of(dataset):
     return source if isinstance(source, list) else [source]
 
 
+def test_sets_of(system):
+    """Return the further test sets of a system: its own, and what is left of replay sets for all systems."""
+    return [name for name, test_set in config["test_sets"].items() if test_set.get("system", system) == system]
+
+
+def committees_of(system):
+    return [name for name, one in config["committees"].items() if one["dataset"] in datasets_of(system)]
+
+
 def datasets_of(system):
     return [name for name, dataset in config["datasets"].items() if dataset["system"] == system]
 
@@ -54,6 +64,15 @@ def script(name):
     return f"scripts/{name}.py"
 
 
+def write_resolved_config():
+    """Leave the config as it is used, every default and preset in it, in results/config.yaml."""
+    Path("results").mkdir(exist_ok=True)
+    beside = Path("results/.config.yaml")
+    beside.write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, width=120))
+    beside.replace("results/config.yaml")
+
+
+expand_grids()
 fill_presets()
 check_schema()
 check_references()
@@ -70,6 +89,8 @@ wildcard_constraints:
     dataset=one_of(config["datasets"]),
     composition=one_of({name for system in config["systems"].values() for name in system["compositions"]}),
     potential=one_of(config["potentials"]),
+    test_set=one_of(config["test_sets"]),
+    committee=one_of(config["committees"]),
     temperature_K=r"[0-9.]+",
     replica=r"[0-9]+",
     index=r"[0-9]{4}",

@@ -1,7 +1,8 @@
 """Dynamics: NpT -> mean volume -> NVT -> starts near the mean energy -> NVE replicas.
 
 Makes dynamics/{potential}/{composition}/{temperature_K}K/{npt,nvt,nve-N}.h5, each with a .json sidecar (status, reason,
-checks, throughput, provenance). A run that explodes is a result: it ends, keeps its frames and says why.
+checks, throughput, provenance). A run that explodes is a result: it ends, keeps its frames and says why. Trained
+potentials run only once their stability.json says that they are fit for it.
 """
 
 FOLDER = "results/{system}/dynamics/{potential}/{composition}/{temperature_K}K"
@@ -37,6 +38,7 @@ rule equilibrate_npt:
         script=script("equilibrate_npt"),
         start="results/{system}/structures/{composition}.extxyz",
         potential=CARD,
+        fit_to_run=fit_to_run,
     output:
         trajectory=f"{FOLDER}/npt.h5",
         sidecar=f"{FOLDER}/npt.json",
@@ -69,6 +71,7 @@ rule equilibrate_nvt:
         npt=lambda w: f"{volume_run(**w)}.h5",
         npt_sidecar=lambda w: f"{volume_run(**w)}.json",
         potential=CARD,
+        fit_to_run=fit_to_run,
     output:
         trajectory=f"{FOLDER}/nvt.h5",
         sidecar=f"{FOLDER}/nvt.json",

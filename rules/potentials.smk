@@ -1,7 +1,8 @@
 """Potentials: fetch what ships, assemble datasets, train, and evaluate on held-out trajectories.
 
 Makes datasets/{dataset}/{train,valid,test}.extxyz with dataset.json, and potentials/{potential}/ with the model file,
-card.json, training.csv and evaluation.json.
+card.json, training.csv, evaluation.json, evaluations/{test_set}.json and stability.json (a gate before the dynamics);
+test_sets/{test_set}.extxyz, and committees/{committee}.json.
 """
 
 
@@ -97,8 +98,26 @@ def parent_of(wildcards):
     return f"results/{wildcards.system}/potentials/{parent}/card.json" if parent else []
 
 
+def replay_of(wildcards, name):
+    replay = config["potentials"][wildcards.potential].get("replay")
+    return f"results/replay/{replay}/{name}" if replay else []
+
+
+def training_flags(wildcards, input):
+    """Spell what a training is, its settings and the inputs that not every strategy has."""
+    entry = config["potentials"][wildcards.potential]
+    given = [name for name in ("family", "strategy", "train_frames", "replay_frames") if name in entry]
+    inputs = {name: str(getattr(input, name)) for name in ("parent", "replay", "replay_valid") if getattr(input, name)}
+    return " ".join([as_flags(entry, *given), as_flags(entry["training"]), as_flags(inputs)])
+
+
 def dataset_of(wildcards, name):
     return f"results/{wildcards.system}/datasets/{config['potentials'][wildcards.potential]['dataset']}/{name}"
+
+
+def training_seed(wildcards):
+    own = config["potentials"][wildcards.potential].get("seed")
+    return seed("train", wildcards.potential, *([] if own is None else [str(own)]))
 
 
 rule finetune_potential:
@@ -107,7 +126,10 @@ rule finetune_potential:
         parent=parent_of,
         train=lambda w: dataset_of(w, "train.extxyz"),
         valid=lambda w: dataset_of(w, "valid.extxyz"),
+        test=lambda w: dataset_of(w, "test.extxyz"),
         dataset=lambda w: dataset_of(w, "dataset.json"),
+        replay=lambda w: replay_of(w, "train.extxyz"),
+        replay_valid=lambda w: replay_of(w, "valid.extxyz"),
     output:
         model="results/{system}/potentials/{potential}/trained.pt",
         card="results/{system}/potentials/{potential}/card.json",
@@ -125,20 +147,20 @@ rule finetune_potential:
     resources:
         gpu=1,
     params:
-        flags=lambda w: as_flags(config["potentials"][w.potential], "family", "strategy"),
-        training=lambda w: as_flags(config["potentials"][w.potential].get("training", {})),
-        parent=lambda w, input: f"--parent {input.parent}" if input.parent else "",
-        seed=lambda w: seed("train", w.potential),
+        flags=training_flags,
+        # no output: Snakemake deletes those of a killed job, and the next attempt goes on from here
+        work="results/{system}/potentials/{potential}/work",
+        seed=training_seed,
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --name {wildcards.potential:q}"
         " {params.flags}"
-        " {params.parent}"
         " --train {input.train:q}"
         " --valid {input.valid:q}"
+        " --test {input.test:q}"
         " --dataset {input.dataset:q}"
-        " {params.training}"
         " --seed {params.seed}"
+        " --work {params.work:q}"
         " --model {output.model:q}"
         " --card {output.card:q}"
         " --training {output.training:q}"
@@ -173,4 +195,118 @@ rule evaluate_potential:
         " --mobile {params.mobile:q}"
         " --evaluation {output.evaluation:q}"
         " --predictions {output.predictions:q}"
+        " > {log:q} 2>&1"
+
+
+def test_set_sources(wildcards):
+    return listed(config["test_sets"][wildcards.test_set]["source"])
+
+
+def frames_of_test_set(wildcards):
+    """Return the frames of a further test set: what a replay set held out, or somebody's labels."""
+    replay = config["test_sets"][wildcards.test_set].get("replay")
+    own = f"results/{wildcards.system}/test_sets/{wildcards.test_set}.extxyz"
+    return f"results/replay/{replay}/test.extxyz" if replay else own
+
+
+use rule ingest_labels as ingest_test_set with:
+    input:
+        script=script("ingest_labels"),
+        sources=test_set_sources,
+        host=lambda w: config["systems"][w.system]["host"].get("file", []),
+    output:
+        frames="results/{system}/test_sets/{test_set}.extxyz",
+        rejected="results/{system}/test_sets/{test_set}.rejected.csv",
+    log:
+        "logs/ingest_test_set/{system}/{test_set}.log",
+    params:
+        sources=lambda w: shlex.join(test_set_sources(w)),
+        flags=lambda w: as_flags(
+            config["test_sets"][w.test_set],
+            *(name for name in sorted(config["test_sets"][w.test_set]) if name not in ("system", "source")),
+        ),
+        elements=elements_of,
+
+
+use rule evaluate_potential as evaluate_on_test_set with:
+    input:
+        script=script("evaluate_potential"),
+        potential="results/{system}/potentials/{potential}/card.json",
+        test=frames_of_test_set,
+    output:
+        evaluation="results/{system}/potentials/{potential}/evaluations/{test_set}.json",
+        predictions="results/{system}/potentials/{potential}/evaluations/{test_set}.csv",
+    log:
+        "logs/evaluate_on_test_set/{system}/{potential}/{test_set}.log",
+
+
+rule evaluate_stability:
+    input:
+        script=script("evaluate_stability"),
+        potential="results/{system}/potentials/{potential}/card.json",
+        train=lambda w: dataset_of(w, "train.extxyz"),
+    output:
+        stability="results/{system}/potentials/{potential}/stability.json",
+        scan="results/{system}/potentials/{potential}/stability.csv",
+    log:
+        "logs/evaluate_stability/{system}/{potential}.log",
+    wildcard_constraints:
+        potential=one_of(TRAINED),
+    priority: 10
+    conda:
+        lambda w: stack_of(w.potential)
+    resources:
+        gpu=1,
+    params:
+        flags=as_flags({name: value for name, value in config["stability"].items() if name != "hot_temperature_ratio"}),
+        temperature_K=lambda w: (
+            config["stability"]["hot_temperature_ratio"] * max(config["systems"][w.system]["temperatures_K"])
+        ),
+        thermostat=as_flags(config["dynamics"]["nvt"], "frame_interval_fs", "friction_per_ps"),
+        limits=as_flags(config["dynamics"]["limits"]),
+        seed=lambda w: seed("stability", w.potential),
+    shell:
+        "OMP_NUM_THREADS={threads} python {input.script:q}"
+        " --potential {input.potential:q}"
+        " --train {input.train:q}"
+        " {params.flags}"
+        " --hot-temperature-K {params.temperature_K:g}"
+        " {params.thermostat}"
+        " {params.limits}"
+        " --seed {params.seed}"
+        " --stability {output.stability:q}"
+        " --scan {output.scan:q}"
+        " > {log:q} 2>&1"
+
+
+def fit_to_run(wildcards):
+    """Return what says that a potential may be run: shipped ones need no leave. Dynamics waits for it, reads nothing."""
+    stability = f"results/{wildcards.system}/potentials/{wildcards.potential}/stability.json"
+    return ancient(stability) if wildcards.potential in TRAINED else []
+
+
+rule evaluate_committee:
+    input:
+        script=script("evaluate_committee"),
+        potentials=lambda w: [
+            f"results/{w.system}/potentials/{member}/card.json"
+            for member in config["committees"][w.committee]["members"]
+        ],
+        frames=lambda w: f"results/{w.system}/datasets/{config['committees'][w.committee]['dataset']}/test.extxyz",
+    output:
+        committee="results/{system}/committees/{committee}.json",
+        deviations="results/{system}/committees/{committee}.csv",
+    log:
+        "logs/evaluate_committee/{system}/{committee}.log",
+    # members may be of several families
+    conda:
+        "../envs/hopline.yaml"
+    resources:
+        gpu=1,
+    shell:
+        "OMP_NUM_THREADS={threads} python {input.script:q}"
+        " --potential {input.potentials:q}"
+        " --frames {input.frames:q}"
+        " --committee {output.committee:q}"
+        " --deviations {output.deviations:q}"
         " > {log:q} 2>&1"

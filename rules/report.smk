@@ -12,6 +12,7 @@ def conditions(system):
     return [
         (potential, composition, temperature_K)
         for potential in potentials_of(system)
+        if config["potentials"][potential]["simulate"]
         for composition in compositions_of(potential, system)
         for temperature_K in temperatures_of(potential, system)
     ]
@@ -22,18 +23,35 @@ def lines(system):
     return list(dict.fromkeys(condition[:2] for condition in conditions(system)))
 
 
-def of_potentials(name, *, trained=False):
+def of_potentials(name, *, trained=False, simulated=False):
     """Return a function of the wildcards that names one file of each potential."""
     return lambda w: [
         f"results/{w.system}/potentials/{potential}/{name}"
         for potential in potentials_of(w.system)
-        if potential in TRAINED or not trained
+        if (potential in TRAINED or not trained) and (config["potentials"][potential]["simulate"] or not simulated)
     ]
 
 
 def of_evaluated(name):
     """Return the same for potentials that labels of the system can judge: none without a dataset."""
     return lambda w: of_potentials(name)(w) if datasets_of(w.system) else []
+
+
+def further_evaluations(wildcards):
+    """Return the errors of all potentials on the further test sets of their system.
+
+    A potential from random weights has nothing to forget, and knows few of the elements of a replay set.
+    """
+    return [
+        f"results/{wildcards.system}/potentials/{potential}/evaluations/{test_set}.json"
+        for potential in potentials_of(wildcards.system)
+        for test_set in test_sets_of(wildcards.system)
+        if "replay" not in config["test_sets"][test_set] or config["potentials"][potential].get("strategy") != "scratch"
+    ]
+
+
+def committees(wildcards):
+    return [f"results/{wildcards.system}/committees/{name}.json" for name in committees_of(wildcards.system)]
 
 
 def of_datasets(place):
@@ -103,6 +121,9 @@ def targets():
         sidecars,
         of_potentials("card.json"),
         of_evaluated("evaluation.json"),
+        further_evaluations,
+        of_potentials("stability.json", trained=True, simulated=True),
+        committees,
         written_inputs,
         of_datasets("sampling/{dataset}/selection.csv"),
         of_datasets("sampling/{dataset}/coverage.json"),
@@ -126,6 +147,9 @@ rule report_system:
         cards=of_potentials("card.json"),
         evaluations=of_evaluated("evaluation.json"),
         predictions=of_evaluated("predictions.csv"),
+        further=further_evaluations,
+        stability=of_potentials("stability.json", trained=True, simulated=True),
+        committees=committees,
         training=of_potentials("training.csv", trained=True),
         coverage=of_datasets("sampling/{dataset}/coverage.json"),
         maps=of_datasets("sampling/{dataset}/map.csv"),
@@ -154,6 +178,9 @@ rule report_system:
         " --cards {input.cards:q}"
         " --evaluations {input.evaluations:q}"
         " --predictions {input.predictions:q}"
+        " --further {input.further:q}"
+        " --stability {input.stability:q}"
+        " --committees {input.committees:q}"
         " --training {input.training:q}"
         " --coverage {input.coverage:q}"
         " --maps {input.maps:q}"

@@ -7,7 +7,7 @@ that it was stopped before its end.
 import argparse
 
 import dft_flags
-from hopline import console, files, provenance
+from hopline import console, files, provenance, stopping
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -23,14 +23,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run each atom, write the energies."""
     args = parse()
-    from hopline.labels import espresso_run, isolated_atoms, processes, pseudopotentials, selection
+    from hopline.labels import espresso_run, isolated_atoms, pseudopotentials, selection
 
     run = provenance.start(vars(args), args.frames)
     elements = args.elements or selection.elements_of(args.frames)
     upfs = pseudopotentials.find_pseudopotentials(args.pseudopotentials, elements)
     runs = args.runs or args.references.with_suffix(".runs")
-    launch = espresso_run.Launch(launcher=args.launcher, stop_at_s=processes.stop_at_s(args.max_seconds))
-    with processes.stoppable():
+    launch = espresso_run.Launch(launcher=args.launcher, stop_at_s=stopping.stop_at_s(args.max_seconds))
+    with stopping.stoppable():
         content = isolated_atoms.references(elements, vars(args), upfs, runs, launch=launch)
     files.write_json(args.references, content)
     run.write_beside(args.references)

@@ -7,7 +7,7 @@ that it was stopped before its end.
 import argparse
 
 import dft_flags
-from hopline import console, files, provenance
+from hopline import console, files, provenance, stopping
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -24,7 +24,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run each atom, write the energies."""
     args = parse()
-    from hopline.labels import isolated_atoms, processes, selection, vasp, vasp_run
+    from hopline.labels import isolated_atoms, selection, vasp, vasp_run
 
     run = provenance.start(vars(args), [*args.frames, args.presets])
     elements = args.elements or selection.elements_of(args.frames)
@@ -33,9 +33,9 @@ def main() -> None:
     launch = vasp_run.Launch(
         launcher=args.launcher,
         executable=args.executable,
-        stop_at_s=processes.stop_at_s(args.max_seconds),
+        stop_at_s=stopping.stop_at_s(args.max_seconds),
     )
-    with processes.stoppable():
+    with stopping.stoppable():
         content = isolated_atoms.vasp_references(elements, preset, args.potcars, runs, launch=launch)
     files.write_json(args.references, content)
     run.write_beside(args.references)

@@ -24,20 +24,27 @@ def main() -> None:
     args = parse()
     run = provenance.start(vars(args), [args.potential, args.test])
     test = frames.read_labelled(args.test)
+    from hopline.finetuning import replay, replay_pool
     from hopline.potentials.calculator import load_calculator
-    from hopline.potentials.evaluation import evaluate
+    from hopline.potentials.card import read_card
+    from hopline.potentials.evaluation import evaluate, told_reasons
 
+    if any(replay_pool.CORRECTED_ENERGY in frame.info for frame in test):
+        test = replay.energies_for(test, read_card(args.potential)[0].family)
     evaluation = evaluate(load_calculator(args.potential), test, mobile=args.mobile)
     files.write_json(args.evaluation, evaluation.figures)
     with files.whole(args.predictions) as temporary:
         evaluation.pairs.to_csv(temporary, index=False, float_format="%.6g")
     run.write_beside(args.evaluation)
     figures = evaluation.figures
-    console.say(
-        f"{args.evaluation}: force RMSE {figures['force_rmse_meV_per_A']:.1f} meV/A, "
-        f"slope {figures['force_slope']:.3f}, "
-        f"energy RMSE {figures['energy_rmse_shift_removed_meV_per_atom']:.2f} meV/atom (shift removed)"
-    )
+    told = {
+        name: "unknown" if figures[name] is None else f"{figures[name]:.4g}"
+        for name in ("force_rmse_meV_per_A", "force_slope", "energy_rmse_shift_removed_meV_per_atom")
+    }
+    if figures["n_frames_left_out"]:
+        reasons = told_reasons(figures["left_out_because"])
+        console.say(f"{figures['n_frames_left_out']} of {len(test)} frames left out: {reasons}")
+    console.say(f"{args.evaluation}: {', '.join(f'{name} {value}' for name, value in told.items())}")
 
 
 if __name__ == "__main__":

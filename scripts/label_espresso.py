@@ -7,7 +7,7 @@ frames are kept, the one in hand goes on from its charge density. Exit status 75
 import argparse
 
 import dft_flags
-from hopline import console, provenance
+from hopline import console, provenance, stopping
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -23,7 +23,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Label frame by frame, write the table."""
     args = parse()
-    from hopline.labels import batch, espresso_batch, espresso_run, processes
+    from hopline.labels import batch, espresso_batch, espresso_run
 
     inputs = [args.inputs / index / espresso_run.INPUT for index in args.indices]
     run = provenance.start(vars(args), inputs)
@@ -31,9 +31,9 @@ def main() -> None:
         launcher=args.launcher,
         pools=args.pools,
         timeout_s=args.timeout_s,
-        stop_at_s=processes.stop_at_s(args.max_seconds),
+        stop_at_s=stopping.stop_at_s(args.max_seconds),
     )
-    with processes.stoppable():
+    with stopping.stoppable():
         rows = espresso_batch.label(args.inputs, args.runs, args.indices, launch=launch)
     batch.write_table(args.table, rows)
     run.write_beside(args.table)

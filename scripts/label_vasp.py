@@ -7,7 +7,7 @@ frames are kept, one that was stopped goes on from its charge density. Exit stat
 import argparse
 
 import dft_flags
-from hopline import console, provenance
+from hopline import console, provenance, stopping
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -23,16 +23,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Label frame by frame, write the table."""
     args = parse()
-    from hopline.labels import batch, processes, vasp_run
+    from hopline.labels import batch, vasp_run
 
     run = provenance.start(vars(args), [args.inputs / index / vasp_run.INCAR for index in args.indices])
     launch = vasp_run.Launch(
         launcher=args.launcher,
         executable=args.executable,
         timeout_s=args.timeout_s,
-        stop_at_s=processes.stop_at_s(args.max_seconds),
+        stop_at_s=stopping.stop_at_s(args.max_seconds),
     )
-    with processes.stoppable():
+    with stopping.stoppable():
         rows = vasp_run.label(args.inputs, args.runs, args.indices, potcar_folder=args.potcars, launch=launch)
     batch.write_table(args.table, rows)
     run.write_beside(args.table)

@@ -66,7 +66,13 @@ def _json(path: Path, content: dict) -> Path:
 
 
 def _potentials(root: Path, rng: np.random.Generator) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {"cards": [], "evaluations": [], "predictions": [], "training": []}
+    found: dict[str, list[Path]] = {
+        "cards": [],
+        "evaluations": [],
+        "predictions": [],
+        "training": [],
+        "further": [],
+    }
     parent = None
     for name, noise, slope in (("chgnet", 0.11, 0.89), ("chgnet-ft", 0.031, 0.992)):
         place = root / "potentials" / name
@@ -83,6 +89,12 @@ def _potentials(root: Path, rng: np.random.Generator) -> dict[str, list[Path]]:
         pairs = _pairs(rng, noise, slope)
         found["predictions"].append(_csv(place / "predictions.csv", pairs))
         found["evaluations"].append(_json(place / "evaluation.json", _evaluation(pairs, slope)))
+        further = _evaluation(pairs, slope - 0.2) | {
+            "n_frames": 12,
+            "n_frames_left_out": 3,
+            "stress_rmse_GPa": None,
+        }
+        found["further"].append(_json(place / "evaluations" / "forgetting.json", further))
         _json(
             place / "evaluation.json.provenance.json",
             provenance("evaluate_potential", f"2026-11-20T10:0{len(name)}:00", 22),
@@ -94,8 +106,22 @@ def _potentials(root: Path, rng: np.random.Generator) -> dict[str, list[Path]]:
             "epoch": epochs, "wall_time_s": 14.0 * epochs, "train_loss": 0.02 + 0.9 * fall * rng.uniform(0.9, 1.1, 30),
             "valid_energy_rmse_meV_per_atom": 1.6 + 25 * fall * rng.uniform(0.8, 1.2, 30),
             "valid_force_rmse_meV_per_A": 34 + 80 * fall * rng.uniform(0.9, 1.1, 30),
+            "replay_force_rmse_meV_per_A": 70 + 0.4 * epochs,
         }
     )  # fmt: skip
+    walls = [
+        {"pair": pair, "surroundings": "crystal", "start_A": 1.9, "barrier_eV": barrier_eV, "turning_A": None,
+         "hole_A": hole_A, "steepest_eV_per_A": 4.0}
+        for pair, barrier_eV, hole_A in (("F-F", 36.09, None), ("F-Li", 11.7, None), ("Li-Li", 0.48, 1.32))
+    ]  # fmt: skip
+    hot = {"temperature_K": 1200.0, "status": "finished", "reason": "all 2 ps were run", "simulated_ps": 2.0}
+    stability = {"walls": walls, "lowest_barrier_eV": 0.48, "min_barrier_eV": 0.0, "hot_run": hot}
+    found["stability"] = [_json(root / "potentials/chgnet-ft/stability.json", stability)]
+    committee = {
+        "members": ["chgnet", "chgnet-ft"], "n_members": 2, "n_frames": 36, "mean_deviation_meV_per_A": 48.2,
+        "max_deviation_meV_per_A": 391.0, "mean_error_meV_per_A": 77.3, "spearman_mean_deviation_and_error": 0.83,
+    }  # fmt: skip
+    found["committees"] = [_json(root / "committees/pair.json", committee)]
     found["training"].append(_csv(root / "potentials/chgnet-ft/training.csv", history))
     _json(
         root / "potentials/chgnet-ft/card.json.provenance.json",

@@ -88,6 +88,29 @@ class GasInElasticBox(Calculator):
         }
 
 
+class PairPotential(Calculator):
+    """Energy of all pairs of atoms at their nearest images, from a function of the distance and its derivative."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, energy_eV, slope_eV_per_A):
+        super().__init__()
+        self.energy_eV, self.slope_eV_per_A = energy_eV, slope_eV_per_A
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
+        """Compute energy and forces; the stress is left zero."""
+        super().calculate(atoms, properties, system_changes)
+        vectors_A = self.atoms.get_all_distances(mic=True, vector=True)
+        distances_A = np.linalg.norm(vectors_A, axis=-1)
+        np.fill_diagonal(distances_A, np.inf)
+        slopes = self.slope_eV_per_A(distances_A)
+        self.results = {
+            "energy": float(self.energy_eV(distances_A).sum() / 2),
+            "forces": ((slopes / distances_A)[..., None] * vectors_A).sum(axis=1),
+            "stress": np.zeros(6),
+        }
+
+
 class Broken(Calculator):
     """A calculator that gives NaN forces from its ``good``-th call on, or raises ``error`` if there is one."""
 

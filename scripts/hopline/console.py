@@ -49,8 +49,8 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def progress(items: Iterable[T], *, total: int, label: str, unit: str) -> Iterator[T]:
-    """Yield ``items`` while showing how many of ``total`` are done, the rate and the time left.
+def progress(items: Iterable[T], *, total: int | None, label: str, unit: str) -> Iterator[T]:
+    """Yield ``items`` while showing how many of ``total`` (None: nobody knows) are done, the rate and the time left.
 
     A bar on a terminal; elsewhere (a log file, a batch system) one plain line every ten seconds.
     """
@@ -66,4 +66,9 @@ def progress(items: Iterable[T], *, total: int, label: str, unit: str) -> Iterat
         if now - last >= PLAIN_LINE_INTERVAL_S:
             last = now
             rate = done / (now - started)
-            say(f"{label}: {done}/{total} {unit}, {rate:.3g} {unit}/s, {(total - done) / rate:.0f} s left")
+            if total is None:
+                say(f"{label}: {done} {unit}, {rate:.3g} {unit}/s")
+            else:
+                say(
+                    f"{label}: {done}/{total} {unit}, {rate:.3g} {unit}/s, {(total - done) / rate:.0f} s left"
+                )

@@ -32,13 +32,18 @@ class Run:
         """Hash of each input that is a file, taken once: inputs may be large and results several."""
         return {str(path): sha256(path) for path in self.inputs if path.is_file()}
 
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Versions of Python and of the packages that results depend on."""
+        return _versions()
+
     def record(self) -> dict[str, Any]:
         """Return the provenance of a result made by this run, up to now."""
         return {
             "script": Path(sys.argv[0]).name,
             "settings": {key: _text(value) for key, value in self.settings.items()},
             "inputs_sha256": self.inputs_sha256,
-            "versions": _versions(),
+            "versions": self.versions,
             "commit": _commit(),
             "device": device(),
             "started": self.started.isoformat(timespec="seconds"),

@@ -150,26 +150,3 @@ def test_a_potential_that_cannot_be_fetched_is_refused(tmp_path, capsys, name, c
     } | changes  # fmt: skip
     refused(capsys, call_script(name, *[part for pair in settings.items() for part in pair]))
     assert not list(tmp_path.iterdir())
-
-
-def finetune(folder, **changes):
-    settings = {
-        "--name": "a", "--family": "chgnet", "--strategy": "naive", "--train": folder / "train.extxyz",
-        "--valid": folder / "train.extxyz", "--dataset": folder / "dataset.json", "--seed": 1,
-        "--model": folder / "model.pt", "--card": folder / "card.json", "--training": folder / "training.csv",
-    } | changes  # fmt: skip
-    return call_script("finetune_potential", *[part for pair in settings.items() for part in pair])
-
-
-def test_a_training_that_cannot_be_is_refused(tmp_path, capsys):
-    frames.write_frames(tmp_path / "train.extxyz", [label(rocksalt_lif())])
-    (tmp_path / "dataset.json").write_text('{"atom_energies_eV": {"Li": 0, "F": 0}}')
-    (tmp_path / "other.json").write_text("{}")
-    assert "needs --parent" in refused(capsys, finetune(tmp_path))
-    assert "no way to train" in refused(capsys, finetune(tmp_path, **{"--strategy": "replay"}))
-    assert "no atom_energies_eV" in refused(
-        capsys, finetune(tmp_path, **{"--dataset": tmp_path / "other.json"})
-    )
-    assert "does not exist" in refused(capsys, finetune(tmp_path, **{"--parent": tmp_path / "none.json"}))
-    assert "one folder" in refused(capsys, finetune(tmp_path, **{"--card": tmp_path / "b" / "card.json"}))
-    assert not (tmp_path / "card.json").exists()

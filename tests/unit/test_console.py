@@ -39,3 +39,13 @@ def test_progress_yields_everything_and_speaks_every_ten_seconds(capsys, monkeyp
     assert list(console.progress(range(6), total=6, label="md", unit="frames")) == list(range(6))
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["md: 3/6 frames, 0.25 frames/s, 12 s left", "md: 6/6 frames, 0.25 frames/s, 0 s left"]
+
+
+def test_progress_through_a_stream_of_unknown_length_counts(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    assert list(console.progress(iter(range(4)), total=None, label="read", unit="frames")) == [0, 1, 2, 3]
+    assert capsys.readouterr().err.splitlines() == [
+        "read: 2 frames, 0.167 frames/s",
+        "read: 4 frames, 0.167 frames/s",
+    ]

@@ -158,12 +158,52 @@ CASES = {
         "systems.lif.host.file: hosts/LiF.cif does not exist; nor does hosts/",
     ),
     "strategy of another family": (
-        setting("potentials", "mace", "strategy", to="naive"),
-        "potentials.mace.strategy: naive is not for mace; there is scratch",
+        setting("potentials", "mace", "strategy", to="mixed-replay"),
+        "potentials.mace.strategy: mixed-replay is not for mace; did you mean 'replay'?",
+    ),
+    "a fine-tuning of nothing": (
+        setting("potentials", "mace", "strategy", to="lora"),
+        "potentials.mace.parent: strategy lora needs a parent",
+    ),
+    "a replay without frames": (
+        setting("potentials", "chgnet-ft", "strategy", to="mixed-replay"),
+        "potentials.chgnet-ft.replay: strategy mixed-replay needs one",
+    ),
+    "frames for what replays nothing": (
+        setting("potentials", "chgnet-ft", "replay_frames", to=10),
+        "potentials.chgnet-ft.replay_frames: strategy naive replays nothing",
+    ),
+    "a setting that does nothing": (
+        setting("potentials", "mace", "training", "lora_rank", to=4),
+        "potentials.mace.training.lora_rank: does nothing for strategy scratch of mace",
+    ),
+    "training of what is taken as it is": (
+        setting("potentials", "chgnet", "train_frames", to=10),
+        "potentials.chgnet.train_frames: is about a training, and this potential is taken as it is",
+    ),
+    "weights of MACE that nobody knows": (
+        setting("potentials", "mpa", to={"family": "mace", "weights": "medium-mpa-1"}),
+        "potentials.mpa.weights: mace has no weights 'medium-mpa-1'; did you mean 'medium-mpa-0'?; or a path",
+    ),
+    "weights of MACE that are not there": (
+        setting("potentials", "mpa", to={"family": "mace", "weights": "resources/lif/labels.model"}),
+        "potentials.mpa.weights: resources/lif/labels.model does not exist; did you mean",
+    ),
+    "a grid without a name": (
+        setting("potentials", "mace", "grid", to={"train_frames": [10, 20]}),
+        "potentials.mace.grid: needs a name such as 'lif-{train_frames}'",
+    ),
+    "a grid whose names are one": (
+        setting("potentials", "mace", "grid", to={"name": "lif", "train_frames": [10, 20]}),
+        "potentials.mace.grid.name: gives 'lif' more than once",
+    ),
+    "a grid named by what it has not": (
+        setting("potentials", "mace", "grid", to={"name": "lif-{size}", "train_frames": [10, 20]}),
+        "potentials.mace.grid.name: 'lif-{size}' may hold {train_frames}",
     ),
     "weights that nobody ships": (
         setting("potentials", "chgnet", "weights", to="0.4.0"),
-        "potentials.chgnet.weights: chgnet has no weights '0.4.0'; there is 0.3.0, 0.2.0, r2scan",
+        "potentials.chgnet.weights: chgnet has no weights '0.4.0'; did you mean '0.3.0'?",
     ),
     "parents in a circle": (
         setting("potentials", "chgnet-ft", "parent", to="chgnet-ft"),
@@ -172,6 +212,78 @@ CASES = {
     "window that ends before it starts": (
         setting("diffusion", to={"fit_start_ps": 3, "fit_stop_ps": 2}),
         "diffusion.fit_start_ps: 3 must be less than fit_stop_ps (2)",
+    ),
+    "a replay set from nowhere": (
+        setting("replay", to={"mptrj": {}}),
+        "replay.mptrj: needs either source (files one has) or download (url and sha256)",
+    ),
+    "a replay set from two places": (
+        setting(
+            "replay",
+            to={"mptrj": {"source": "resources", "download": {"url": "file:///a", "sha256": 64 * "0"}}},
+        ),
+        "replay.mptrj: needs either source",
+    ),
+    "a replay source that is not there": (
+        setting("replay", to={"mptrj": {"source": "resources/lif/lables.extxyz"}}),
+        "replay.mptrj.source: resources/lif/lables.extxyz does not exist; did you mean 'resources/lif/labels.extxyz'?",
+    ),
+    "half a hash": (
+        setting("replay", to={"mptrj": {"download": {"url": "https://example.org/a", "sha256": "abc"}}}),
+        "replay.mptrj.download.sha256: 'abc' does not match",
+    ),
+    "a pool smaller than what is selected from it": (
+        setting("replay", to={"mptrj": {"source": "resources", "select": "direct", "pool_frames": 100}}),
+        "replay.mptrj.pool_frames: must be frames (10000) or more",
+    ),
+    "a system in the place of the replay sets": (
+        lambda config: config.update(
+            systems=config["systems"] | {"replay": config["systems"]["lif"]},
+            replay={"mptrj": {"source": "resources"}},
+        ),
+        "systems.replay: results/replay/ is where replay sets are kept",
+    ),
+    "a test set of two kinds": (
+        setting("test_sets", to={"hot": {"replay": "mptrj", "system": "lif", "source": "resources"}}),
+        "test_sets.hot: needs either replay (a replay set), or system and source",
+    ),
+    "a test set of no kind": (setting("test_sets", to={"hot": {}}), "test_sets.hot: needs either replay"),
+    "half a test set": (
+        setting("test_sets", to={"hot": {"source": "resources"}}),
+        "test_sets.hot.system: is missing",
+    ),
+    "a test set of an unknown system": (
+        setting("test_sets", to={"hot": {"system": "liff", "source": "resources"}}),
+        "test_sets.hot.system: 'liff' is not there; did you mean 'lif'?",
+    ),
+    "a test set that is not there": (
+        setting("test_sets", to={"hot": {"system": "lif", "source": "resources/lif/lables.extxyz"}}),
+        "test_sets.hot.source: resources/lif/lables.extxyz does not exist",
+    ),
+    "a test set of an unknown replay set": (
+        setting("test_sets", to={"forgetting": {"replay": "mptrj"}}),
+        "test_sets.forgetting.replay: 'mptrj' is not there",
+    ),
+    "a committee of one": (
+        setting("committees", to={"one": {"members": ["mace"], "dataset": "lif-direct"}}),
+        "committees.one.members: ['mace']: number of entries must be at least 2",
+    ),
+    "an unknown member": (
+        setting("committees", to={"pair": {"members": ["mace", "mce"], "dataset": "lif-direct"}}),
+        "committees.pair.members: 'mce' is not there; did you mean 'mace'?",
+    ),
+    "a member of another system": (
+        lambda config: config.update(
+            systems=config["systems"] | {"nacl": config["systems"]["lif"]},
+            potentials=config["potentials"]
+            | {"far": {"family": "chgnet", "weights": "0.3.0", "systems": ["nacl"]}},
+            committees={"pair": {"members": ["mace", "far"], "dataset": "lif-direct"}},
+        ),
+        "committees.pair.members: far is not of system lif, whose dataset they are asked for",
+    ),
+    "a barrier below zero": (
+        setting("stability", to={"min_barrier_eV": -1}),
+        "stability.min_barrier_eV: -1: must be at least 0",
     ),
     "frames no multiple": (
         setting("datasets", "lif-direct", "direct", "per_cluster", to=7),

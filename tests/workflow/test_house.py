@@ -16,7 +16,9 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 
 FOUNDATION = [
     "console",
+    "stopping",
     "files",
+    "downloads",
     "units",
     "provenance",
     "frames",
@@ -31,8 +33,14 @@ STAGES = ["potentials", "sampling", "labels", "finetuning", "dynamics", "correla
 """In the order of the workflow's data: no stage imports a later one."""
 ENCODERS = "sampling/encoders.py"
 FAMILY_PACKAGES = {
-    "chgnet": {"potentials/chgnet.py", "finetuning/chgnet.py", ENCODERS},
-    "mace": {"potentials/mace.py", "finetuning/mace.py"},
+    "chgnet": {
+        "potentials/chgnet.py",
+        "potentials/chgnet_batch.py",
+        "finetuning/chgnet.py",
+        "finetuning/chgnet_learner.py",
+        ENCODERS,
+    },
+    "mace": {"potentials/mace.py", "finetuning/mace.py", "finetuning/mace_upstream.py"},
     # the config is the rules' business; VASP's presets are data with comments, and its tags are typed as YAML's are
     "yaml": {"labels/vasp.py"},
 }

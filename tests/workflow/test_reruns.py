@@ -100,6 +100,19 @@ def test_longer_production_repeats_replicas_and_what_follows(jobs_after):
     }
 
 
+def test_stability_examined_anew_repeats_no_dynamics(jobs_after):
+    jobs = jobs_after(lambda config: config["stability"].update(scan_points=50))
+    assert jobs == {*(("evaluate_stability", "lif", name) for name in ("chgnet-ft", "mace")), REPORT}
+
+
+def test_trained_potentials_are_run_only_when_they_are_fit(finished):
+    for potential, fit in (("mace", True), ("chgnet", False)):
+        target = f"results/lif/dynamics/{potential}/Li1/1000K/nvt.h5"
+        config = finished / "config" / "quickstart.yaml"
+        forced = workflow_runs.snakemake(finished, "-n", "-F", "--configfile", str(config), "--", target)
+        assert (("evaluate_stability", "lif", potential) in forced.jobs) == fit
+
+
 def test_forced_rule_and_what_follows(jobs_after):
     lines = {("fit_arrhenius", "lif", potential, "Li1") for potential in ("chgnet", "chgnet-ft", "mace")}
     assert jobs_after(None, "-R", "fit_arrhenius") == lines | {REPORT, SUMMARY}

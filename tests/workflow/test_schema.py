@@ -1,6 +1,7 @@
 """The schema explains every key, and its defaults are the library's own."""
 
 import ast
+import importlib.util
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from hopline.diffusion.verdict import VerdictThresholds
 from hopline.dynamics.checks import Limits
-from hopline.finetuning.recipe import PRESETS
+from hopline.finetuning.recipe import SETTINGS
 from hopline.labels.isolated_atoms import UNPAIRED_ELECTRONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,6 +45,9 @@ OPTIONAL_WITHOUT_DEFAULT = {
     "datasets.*.labels.energy_kind",
     "datasets.*.labels.espresso.preset", "datasets.*.labels.espresso.kpoints",
     "datasets.*.labels.vasp.training.composition",
+    "replay.*.source", "replay.*.download", "replay.*.level_of_theory", "replay.*.energy_kind",
+    "test_sets.*.replay", "test_sets.*.system", "test_sets.*.source", "test_sets.*.level_of_theory",
+    "test_sets.*.energy_kind",
     "dynamics.npt.volume_from",
     "dynamics.npt.volume_from_potential",
     "diffusion.fit_start_ps", "diffusion.fit_stop_ps", "diffusion.hop_length_A",
@@ -74,18 +78,40 @@ def test_number_has_bounds_and_its_unit_is_said(name):
 
 def literal(path, name):
     """A literal that a file gives a name to, read without running it."""
-    text = (REPOSITORY / path).read_text()
-    return ast.literal_eval(re.search(rf"^{name} = (.*)$", text, flags=re.MULTILINE)[1])
+    tree = ast.parse((REPOSITORY / path).read_text())
+    return next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == name
+    )
+
+
+def test_the_published_settings_of_a_strategy_are_all_that_the_library_takes():
+    """But for the atoms' energies, which depend on the dataset; so no setting can be given that does nothing."""
+    presets = yaml.safe_load((REPOSITORY / "resources" / "presets" / "training.yaml").read_text())
+    named = {
+        (family, way): set(settings) for family, ways in presets.items() for way, settings in ways.items()
+    }
+    assert named == {key: set(settings) - {"atom_energies"} for key, settings in SETTINGS.items()}
+    schema = SCHEMA["$defs"]["training"]["properties"]
+    assert set(schema) == {name for settings in SETTINGS.values() for name in settings}
+    for ways in presets.values():
+        for settings in ways.values():
+            jsonschema.Draft202012Validator(SCHEMA["$defs"]["training"]).validate(settings)
 
 
 def test_the_strategies_and_weights_a_config_may_name_are_the_library_s():
-    named = literal("rules/checks.smk", "STRATEGIES")
-    assert {(family, way) for family, ways in named.items() for way in ways} == set(PRESETS)
-    shipped = literal("rules/checks.smk", "SHIPPED")
-    assert shipped == {
-        "chgnet": list(literal("scripts/hopline/potentials/chgnet.py", "SHIPPED")),
-        "mace": [],
-    }
+    enum = SCHEMA["$defs"]["potential"]["properties"]["strategy"]["enum"]
+    assert set(enum) == {way for _, way in SETTINGS}
+    shipped = literal("rules/training_checks.smk", "SHIPPED")
+    assert shipped["chgnet"] == list(literal("scripts/hopline/potentials/chgnet.py", "SHIPPED"))
+    foundations = (
+        Path(importlib.util.find_spec("mace").origin).parent / "calculators" / "foundations_models.py"
+    )
+    assert shipped["mace"] == list(literal(foundations, "mace_mp_urls"))
+    assert set(literal("rules/training_checks.smk", "REPLAYING")) == literal(
+        "scripts/hopline/finetuning/task.py", "REPLAYING"
+    )
 
 
 def test_the_free_atoms_a_config_may_leave_to_us_are_the_library_s():

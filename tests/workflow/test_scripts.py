@@ -74,11 +74,39 @@ def label_by_vasp(config):
     config["systems"]["lif"]["host"] = {"file": "resources/lif/labels.extxyz"}
 
 
+def add_replay(config):
+    """Add replay sets: one that is fetched and selected from by DIRECT, one drawn at random from files one has."""
+    fetched = {"url": "https://example.org/files/MPtrj.json?download=1", "sha256": "0" * 64}
+    elements = {"any": ["Li", "F"], "without": ["H"]}
+    config["replay"] = {
+        "fetched": {"download": fetched, "select": "direct", "elements": elements},
+        "own": {"source": ["resources/lif/labels.extxyz"], "level_of_theory": "PBE VASP", "frames": 100},
+    }
+
+
+def add_test_sets(config):
+    """Add further test sets, of somebody's labels and of a replay set, and a committee of two seeds."""
+    add_replay(config)
+    config["potentials"]["mace-2"] = config["potentials"]["mace"]
+    config["test_sets"] = {
+        "theirs": {"system": "lif", "source": "resources/lif/labels.extxyz", "energy_kind": "free"},
+        "forgetting": {"replay": "own"},
+    }
+    config["committees"] = {"pair": {"members": ["mace", "mace-2"], "dataset": "lif-direct"}}
+
+
 @pytest.fixture(scope="module")
 def commands(tree: Path):
     """Every script call that the shipped configs ask for, as (script, arguments)."""
     live = tree / "resources" / "lif" / "make_labels.yaml"
     by_vasp = workflow_runs.write_config(tree / "vasp.yaml", live, label_by_vasp)
+    with_replay = workflow_runs.write_config(
+        tree / "replay.yaml", tree / "config" / "quickstart.yaml", add_replay
+    )
+    replay = [f"results/replay/{name}/replay.json" for name in ("fetched", "own")]
+    tested = workflow_runs.write_config(
+        tree / "tested.yaml", tree / "config" / "quickstart.yaml", add_test_sets
+    )
     folder = "results/lif/labels/lif-direct"
     for yours in ("pseudopotentials", "potcars"):
         (tree / yours).mkdir(exist_ok=True)
@@ -97,6 +125,8 @@ def commands(tree: Path):
         workflow_runs.snakemake(
             tree, *flags, str(by_vasp), "--", "all", f"{folder}/training", f"{folder}/atom_references.json"
         ),
+        workflow_runs.snakemake(tree, *flags, str(with_replay), "--", *replay),
+        workflow_runs.snakemake(tree, *flags, str(tested)),
     ]
     for run in runs:
         assert run.status == 0, run.output
@@ -117,6 +147,23 @@ def test_a_spacing_in_the_config_wins_over_the_mesh_of_a_preset(tree: Path):
     assert "--kpoints" not in words
     # what the preset gives otherwise
     assert words[words.index("--wavefunction-cutoff-Ry") + 1] == "110"
+
+
+def test_further_test_sets_reach_every_potential_and_the_report(commands):
+    tested = [words for name, words in commands if name == "evaluate_potential"]
+    places = {words[words.index("--evaluation") + 1]: words[words.index("--test") + 1] for words in tested}
+    for potential in ("chgnet", "chgnet-ft", "mace", "mace-2"):
+        folder = f"results/lif/potentials/{potential}/evaluations"
+        assert places[f"{folder}/theirs.json"] == "results/lif/test_sets/theirs.extxyz"
+        # what starts from random weights has nothing to forget
+        known = None if potential.startswith("mace") else "results/replay/own/test.extxyz"
+        assert places.get(f"{folder}/forgetting.json") == known
+    (ingested,) = [words for name, words in commands if "results/lif/test_sets/theirs.extxyz" in words[-5:]
+                   and name == "ingest_labels"]  # fmt: skip
+    assert ingested[ingested.index("--energy-kind") + 1] == "free"
+    reports = [words for name, words in commands if name == "report_system"]
+    assert any("results/lif/committees/pair.json" in words for words in reports)
+    assert any("results/lif/potentials/mace-2/evaluations/theirs.json" in words for words in reports)
 
 
 def test_every_rule_is_asked_for_by_a_shipped_config(commands):

@@ -1,182 +1,155 @@
-"""Training CHGNet with its own trainer, epoch by epoch, on labelled frames.
+"""Training CHGNet from a parent, in all strategies; what comes out is one proven model.
 
-CHGNet's ``best_model`` is an alias of the model being trained and its scheduler counts tenths of an epoch, so the
-loop here keeps a copy of the best epoch itself and refuses batches that would leave the schedule unfinished.
+``naive`` trains all weights. ``frozen-embeddings`` trains what CHGNet's own fine-tuning example leaves free: the last
+convolution of atoms, the weights of bonds by their lengths, and the readout; embeddings, their bases and the other
+convolutions stay the parent's. ``mixed-replay`` trains all weights on labels and pre-training frames, shuffled
+together.
+
+Another DFT code counts its energies from another zero. Labels are trained on in the parent's zero, in which
+replay frames are too: less one shift an element, fitted to E_label - E_parent. The model is exported with its atomic
+references moved by the shifts, which are no part of the training, as CHGNet intends.
 """
 
-import contextlib
-import copy
-import os
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
-from chgnet.data.dataset import StructureData, collate_graphs
 from chgnet.model.model import CHGNet
-from chgnet.trainer import Trainer
-from pymatgen.io.ase import AseAtomsAdaptor
-from torch.utils.data import DataLoader
 
-from hopline.console import InputError, progress, say
-from hopline.finetuning.recipe import HISTORY, Recipe
-from hopline.finetuning.references import fit_atom_energies
-from hopline.frames import labels_of
-from hopline.potentials.chgnet import ChgnetCalculator, best_device, graph_of, save_model
-from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV
+from hopline.console import InputError, say
+from hopline.finetuning import guards
+from hopline.finetuning.chgnet_learner import ChgnetLearner, Example, energies_of, examples, graphs_of
+from hopline.finetuning.loop import run_epochs
+from hopline.finetuning.references import ESTIMATED, fit_atom_energies, sum_of_atoms
+from hopline.finetuning.task import Outcome, Task
+from hopline.frames import STRESS, labels_of
+from hopline.potentials.chgnet import DTYPE, ChgnetCalculator, best_device, load_model, save_model
+from hopline.potentials.chgnet_batch import denormals_flushed, refuse_other_layers
 
-SCHEDULER_STEPS_PER_EPOCH = 10
-VASP_KBAR_PER_GPA = -10.0
-"""CHGNet's dataset takes stresses as VASP writes them, kbar and positive under pressure, and multiplies by -0.1."""
+FROZEN_EMBEDDINGS = "frozen-embeddings"
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The best epoch of a training: its model, its number, and the history of all epochs (columns HISTORY)."""
-
-    model: CHGNet
-    best_epoch: int
-    history: pd.DataFrame
-    atom_energies_eV: Mapping[str, float]
-
-
-def train(
-    model: CHGNet, train_frames: Sequence[Atoms], valid_frames: Sequence[Atoms], recipe: Recipe, seed: int
-) -> Trained:
-    """Train all weights of a CHGNet on labelled frames and return the epoch of lowest validation force error.
-
-    The model's atomic references are first moved by the residual of the labels, since another DFT code counts its
-    energies from another zero; they stay fixed during the training, as CHGNet intends.
+def run(task: Task) -> Outcome:
+    """Train a CHGNet and prove that the model to be written is the best epoch of the training that was asked for.
 
     Raises
     ------
     InputError
-        If the training set is too small for the learning-rate schedule, or the loss is no longer finite.
+        If a proof fails, a loss is no longer finite, or the validation frames hold an element that no training frame
+        has.
     """
-    if len(train_frames) < SCHEDULER_STEPS_PER_EPOCH * recipe.batch_size:
-        raise InputError(
-            f"{len(train_frames)} training frames in batches of {recipe.batch_size} are fewer than ten batches "
-            "an epoch, which CHGNet's learning-rate schedule needs: lower training.batch_size"
+    sets, recipe = task.sets, task.recipe
+    if task.parent is None:
+        raise InputError("CHGNet is trained from a parent: give one")
+    with denormals_flushed():
+        model = load_model(task.parent.model_file).to(best_device())
+        refuse_other_layers(model)
+        freeze(model, task.strategy)
+        proofs: dict[str, Any] = {
+            "trained_weights": _count(model, trained=True),
+            "frozen_weights": _count(model, trained=False),
+        }
+        shifts_eV, train = _in_parents_zero(model, sets.train, recipe.batch_size, proofs)
+        valid, *replay = (
+            examples(graphs_of(model, frames), frames, _references(frames, shifts))
+            for frames, shifts in ((sets.valid, shifts_eV), (sets.replay, None), (sets.replay_valid, None))
         )
-    torch.manual_seed(seed)
-    shifts_eV = move_references(model, train_frames)
-    loaders = [_loader(model, frames, recipe.batch_size, shuffle=shuffle, seed=seed)
-               for frames, shuffle in ((train_frames, True), (valid_frames, False))]  # fmt: skip
-    with _prints_to_stderr():
-        trainer = Trainer(
-            model=model, targets="efs", optimizer="Adam", scheduler="CosLR", criterion="MSE", epochs=recipe.epochs,
-            learning_rate=recipe.learning_rate, energy_loss_ratio=recipe.energy_weight,
-            force_loss_ratio=recipe.force_weight, stress_loss_ratio=recipe.stress_weight,
-            torch_seed=seed, use_device=best_device(), print_freq=10**9,
+        learner = ChgnetLearner(model, train, valid, recipe, seed=task.seed, replay=(replay[0], replay[1]))
+        shown = guards.spread(sets.valid)
+        proofs["forces_before_training_vs_parent_eV_per_A"] = guards.refuse_different_forces(
+            learner.forces(shown), guards.forces_on(task.parent.calculator, shown),
+            what="the parent and the model before training", dtype=DTYPE,
         )  # fmt: skip
-    best_state, best_epoch, rows = (
-        copy.deepcopy(model.state_dict()),
-        0,
-        [_row(model, valid_frames, 0, 0.0, np.nan)],
-    )
-    started = time.monotonic()
-    for epoch in progress(range(1, recipe.epochs + 1), total=recipe.epochs, label="train", unit="epochs"):
-        loss = _one_epoch(trainer, loaders, epoch, recipe)
-        rows.append(_row(model, valid_frames, epoch, time.monotonic() - started, loss))
-        say(
-            f"epoch {epoch}: validation force RMSE {rows[-1][-1]:.1f} meV/A, energy RMSE {rows[-1][-2]:.2f} meV/atom"
+        best = run_epochs(
+            learner,
+            task.folder,
+            epochs=recipe.epochs,
+            patience_epochs=recipe.patience_epochs,
+            identity=task.identity,
         )
-        if rows[-1][-1] <= min(row[-1] for row in rows):
-            best_state, best_epoch = copy.deepcopy(model.state_dict()), epoch
-    model.load_state_dict(best_state)
-    return Trained(model.eval(), best_epoch, pd.DataFrame(rows, columns=list(HISTORY)), shifts_eV)
+        model.load_state_dict(best.weights)
+        trained_forces = learner.forces(shown)
+    move_references(model, shifts_eV)
+    calculator = ChgnetCalculator(model)
+    proofs["exported_vs_trained_eV_per_A"] = guards.refuse_different_forces(
+        guards.forces_on(calculator, shown),
+        trained_forces,
+        what="the exported model and the trained one",
+        dtype=DTYPE,
+    )
+    row = best.history.iloc[best.epoch]
+    proofs["exported_valid_force_rmse_meV_per_A"] = guards.refuse_other_epoch(
+        calculator, sets.valid, float(row["valid_force_rmse_meV_per_A"]), epoch=best.epoch, dtype=DTYPE
+    )
+    proofs["frames_per_epoch"] = learner.frames_per_epoch
+    if sets.replay:
+        guards.refuse_untrained_replay(learner.replay_frames_per_epoch, len(sets.replay), recipe.batch_size)
+    references_eV = references_of(model, shifts_eV)
+    return Outcome(
+        lambda path: save_model(model, path), DTYPE, best.epoch, best.history, references_eV, proofs
+    )
 
 
-def move_references(model: CHGNet, frames: Sequence[Atoms]) -> dict[str, float]:
-    """Move the model's atomic references by the residual E_label - E_model, in place; return the shifts in eV."""
-    residual_eV = np.array([labels_of(atoms).energy_eV for atoms in frames]) - _energies(model, frames)
-    shifts_eV = fit_atom_energies(frames, residual_eV)
+def freeze(model: CHGNet, strategy: str) -> None:
+    """Fix the weights that a strategy does not train, always the atomic references."""
+    fixed: list[Any] = [model.composition_model]
+    if strategy == FROZEN_EMBEDDINGS:
+        fixed += [
+            model.atom_embedding, model.bond_embedding, model.angle_embedding, model.bond_basis_expansion,
+            model.angle_basis_expansion, model.atom_conv_layers[:-1], model.bond_conv_layers, model.angle_layers,
+        ]  # fmt: skip
+    for layer in fixed:
+        layer.requires_grad_(requires_grad=False)
+
+
+def move_references(model: CHGNet, shifts_eV: Mapping[str, float]) -> None:
+    """Add to the model's atomic reference energies, in place."""
     with torch.no_grad():
         for symbol, shift_eV in shifts_eV.items():
             model.composition_model.fc.weight[0, atomic_numbers[symbol] - 1] += shift_eV
-    return shifts_eV
 
 
-def export(trained: Trained, path: str | os.PathLike[str]) -> None:
-    """Write the best epoch's weights as a model file of ours."""
-    save_model(trained.model, path)
+def references_of(model: CHGNet, elements: Sequence[str] | Mapping[str, Any]) -> dict[str, float]:
+    """Return the model's atomic reference energies (eV) of some elements."""
+    energies_eV = model.composition_model.fc.weight[0].tolist()
+    return {symbol: energies_eV[atomic_numbers[symbol] - 1] for symbol in elements}
 
 
-def _one_epoch(trainer: Trainer, loaders: Sequence[DataLoader[Any]], epoch: int, recipe: Recipe) -> float:
-    """Run one epoch of CHGNet's trainer and return its training loss, composed of its mean absolute errors."""
-    trainer.starting_epoch, trainer.epochs = epoch - 1, epoch
-    with _prints_to_stderr(), tempfile.TemporaryDirectory() as folder:
-        trainer.train(*loaders, save_dir=folder)
-    last = {target: trainer.training_history[target]["train"] for target in "efs"}
-    if any(len(values) < epoch or not np.isfinite(values[-1]) for values in last.values()):
-        raise InputError(
-            f"the training loss is no longer finite in epoch {epoch}: lower training.learning_rate"
-        )
-    weights = {"e": recipe.energy_weight, "f": recipe.force_weight, "s": recipe.stress_weight}
-    return float(sum(weights[target] * values[-1] for target, values in last.items()))
-
-
-def _row(model: CHGNet, frames: Sequence[Atoms], epoch: int, wall_s: float, loss: float) -> tuple[float, ...]:
-    """Return one line of the history, measured on the validation frames by the calculator that MD will use."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    calculator = ChgnetCalculator(model)
-    energy_errors, force_errors = [], []
-    for atoms in frames:
-        labels = labels_of(atoms)
-        calculator.calculate(atoms)
-        energy_errors.append((calculator.results["energy"] - labels.energy_eV) / len(atoms))
-        force_errors.append((calculator.results["forces"] - labels.forces_eV_per_A).ravel())
-    for parameter in trainable:
-        parameter.requires_grad_(requires_grad=True)
-    energy_rmse = np.sqrt(np.mean(np.square(energy_errors)))
-    force_rmse = np.sqrt(np.mean(np.square(np.concatenate(force_errors))))
-    return epoch, wall_s, loss, float(energy_rmse * MEV_PER_EV), float(force_rmse * MEV_PER_EV)
-
-
-def _energies(model: CHGNet, frames: Sequence[Atoms]) -> Any:
-    predictions = model.predict_graph([graph_of(model, atoms) for atoms in frames], task="e")
-    predictions = [predictions] if len(frames) == 1 else predictions
-    return np.array([float(one["e"]) * len(atoms) for one, atoms in zip(predictions, frames, strict=True)])
-
-
-def _loader(
-    model: CHGNet, frames: Sequence[Atoms], batch_size: int, *, shuffle: bool, seed: int
-) -> DataLoader[Any]:
-    labels = [labels_of(atoms) for atoms in frames]
-    stresses = [one.stress_eV_per_A3 for one in labels if one.stress_eV_per_A3 is not None]
-    if len(stresses) < len(labels):
-        raise InputError(
-            "CHGNet is trained on stresses too, and some frames carry none: label them with stress"
-        )
-    with _prints_to_stderr():
-        data = StructureData(
-            structures=[AseAtomsAdaptor.get_structure(_bare(atoms)) for atoms in frames],
-            energies=[one.energy_eV / len(atoms) for one, atoms in zip(labels, frames, strict=True)],
-            forces=[one.forces_eV_per_A for one in labels],
-            stresses=[stress * GPA_PER_EV_PER_A3 * VASP_KBAR_PER_GPA for stress in stresses],
-            graph_converter=model.graph_converter,
-            shuffle=False,
-        )
-    generator = torch.Generator().manual_seed(seed)
-    return DataLoader(
-        data, batch_size=batch_size, shuffle=shuffle, collate_fn=collate_graphs, generator=generator
+def _in_parents_zero(
+    model: CHGNet, frames: Sequence[Atoms], batch_size: int, proofs: dict[str, Any]
+) -> tuple[dict[str, float], list[Example]]:
+    """Fit the shift of each element to the training frames; with it the parent's energies must come near the labels."""
+    graphs = graphs_of(model, frames)
+    residual_eV = np.array([labels_of(atoms).energy_eV for atoms in frames]) - energies_of(
+        model, graphs, batch_size
     )
+    shifts_eV = fit_atom_energies(frames, residual_eV)
+    references_eV = sum_of_atoms(frames, shifts_eV)
+    left_eV = (residual_eV - references_eV) / np.array([len(atoms) for atoms in frames])
+    proofs["initial_energy_rmse_eV_per_atom"] = guards.refuse_reference_mismatch(left_eV, ESTIMATED)
+    proofs["reference_shifts_eV"] = shifts_eV
+    unstressed = sum(STRESS not in atoms.info for atoms in frames)
+    if unstressed:
+        say(
+            f"{unstressed} of {len(frames)} training frames carry no stress: their stress is left out of the loss"
+        )
+    return shifts_eV, examples(graphs, frames, references_eV)
 
 
-def _bare(atoms: Atoms) -> Atoms:
-    """Return species, cell and positions only: what else a frame carries is no site property."""
-    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+def _references(frames: Sequence[Atoms], shifts_eV: Mapping[str, float] | None) -> Any:
+    """Return what the frames' energies have more than in the parent's zero (n_frames), eV; nothing without shifts."""
+    if shifts_eV is None:
+        return np.zeros(len(frames))
+    strangers = {symbol for atoms in frames for symbol in atoms.symbols} - set(shifts_eV)
+    if strangers:
+        raise InputError(
+            f"validation frames hold {', '.join(sorted(strangers))}, which no training frame has: split anew"
+        )
+    return sum_of_atoms(frames, shifts_eV)
 
 
-@contextlib.contextmanager
-def _prints_to_stderr() -> Iterator[None]:
-    """Keep stdout for results: CHGNet prints its progress there."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+def _count(model: CHGNet, *, trained: bool) -> int:
+    return sum(weights.numel() for weights in model.parameters() if weights.requires_grad == trained)

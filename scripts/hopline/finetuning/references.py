@@ -15,6 +15,7 @@ from hopline.frames import labels_of
 BINDING_EV_PER_ATOM = (-15.0, 1.0)
 """What frames may have on average. No crystal is bound by more than 9 eV/atom (tungsten, carbides of hafnium and
 tantalum; up to 13 against atoms without spin), the hottest melts lie 0.5 eV/atom above their crystals."""
+ISOLATED, ESTIMATED = "isolated", "estimated"
 CODES = ("pw.x", "VASP")
 PSEUDOPOTENTIAL_KINDS = (r"[0-9a-f]{8}", r"md5 [0-9a-f]+")
 """Checksums of two kinds say nothing on each other, nor do a checksum and a name."""
@@ -33,6 +34,47 @@ def fit_atom_energies(frames: Sequence[Atoms], energies_eV: NDArray[np.float64])
     solution = np.linalg.lstsq(counts.astype(float), np.asarray(energies_eV, dtype=float), rcond=None)[0]
     return {
         chemical_symbols[number]: float(energy) for number, energy in zip(elements, solution, strict=True)
+    }
+
+
+def choose_references(
+    kind: str,
+    dataset: Mapping[str, Any],
+    frames: Sequence[Atoms],
+    *,
+    others: Sequence[Atoms] = (),
+    before_eV: Mapping[str, float] | None = None,
+    residual_eV: NDArray[np.float64] | None = None,
+) -> dict[str, float]:
+    """Return the reference energy (eV) of each element for a training on ``frames`` that ``others`` validate.
+
+    Parameters
+    ----------
+    kind
+        ``isolated``: the isolated atoms of ``dataset`` (see `describe`). ``estimated``: a fit to the frames'
+        energies; of a fine-tuning, the parent's references moved by a fit to what it leaves of them.
+    before_eV, residual_eV
+        The parent's references, and E_label - E_parent of each frame (n_frames) in eV; None where there is no parent.
+
+    Raises
+    ------
+    InputError
+        If ``kind`` is not known, or the dataset has no isolated atoms.
+    """
+    if kind == ISOLATED:
+        isolated = dataset.get("isolated_atom_energies_eV")
+        if not isolated:
+            raise InputError(
+                "the dataset has no isolated atoms: give labels.atom_references, or training.atom_energies: estimated"
+            )
+        return choose_isolated(isolated, [*frames, *others])
+    if kind != ESTIMATED:
+        raise InputError(f"atom_energies is {ISOLATED} or {ESTIMATED}, not {kind}")
+    if before_eV is None or residual_eV is None:
+        return fit_atom_energies(frames, np.array([labels_of(frame).energy_eV for frame in frames]))
+    return {
+        symbol: before_eV[symbol] + shift_eV
+        for symbol, shift_eV in fit_atom_energies(frames, residual_eV).items()
     }
 
 

@@ -25,7 +25,9 @@ class Candidate:
     Energy in eV (total), forces (n_atoms, 3) in eV/A, stress in eV/A^3 with ASE's sign (positive under tension) as
     (3, 3), nine flat numbers or six in Voigt order. ``frame`` counts from 0 within ``source``, the file it was found
     in. ``trajectory`` names the run whose neighbouring frames resemble each other; empty: the file itself is the run.
-    ``pseudopotentials`` maps an element to a checksum or name of its pseudopotential.
+    ``pseudopotentials`` maps an element to a checksum or name of its pseudopotential. ``corrected_energy_eV`` is the
+    energy with the Materials Project's corrections, where the source has it too. ``ends_early`` marks the frame that
+    stands for the rest of a source which cannot be read further.
     """
 
     source: str
@@ -39,6 +41,8 @@ class Candidate:
     energy_kind: str = frames.UNSTATED
     pseudopotentials: Mapping[str, str] = field(default_factory=dict)
     trajectory: str = ""
+    corrected_energy_eV: float | None = None
+    ends_early: bool = False
 
 
 def numbers(value: Any) -> NDArray[np.float64]:

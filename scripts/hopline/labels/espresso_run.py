@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hopline import files
+from hopline import files, stopping
 from hopline.console import InputError, Stopped, say
 from hopline.labels import processes
 from hopline.labels.espresso import PREFIX, SCRATCH, with_keywords
@@ -68,7 +68,7 @@ def run(
     InputError
         If there is no pw.x or no launcher, if pw.x never started, or if the disk is full.
     Stopped
-        If a signal (see `processes.stoppable`) or the end of the job's time stopped the run.
+        If a signal (see `stopping.stoppable`) or the end of the job's time stopped the run.
     """
     given, output = folder / INPUT, folder / OUTPUT
     if given.is_file() and given.read_text() == text:
@@ -96,7 +96,7 @@ def _run_to_its_end(text: str, folder: Path, launch: Launch) -> str:
     give_up_s = time.monotonic() + launch.timeout_s
     checkpoint_s, silent_deaths = launch.checkpoint_s, 0
     while True:
-        if processes.asked_to_stop() or time.monotonic() >= launch.stop_at_s:
+        if stopping.asked_to_stop() or time.monotonic() >= launch.stop_at_s:
             raise Stopped(f"{folder}: stopped; run the same command again to go on")
         from_density = any(_densities(folder).glob("charge-density.*"))
         if from_density:
@@ -107,7 +107,7 @@ def _run_to_its_end(text: str, folder: Path, launch: Launch) -> str:
         printed = (folder / RUNNING).read_text(errors="replace")
         if is_whole(printed) and not was_asked_to_stop(printed):
             return printed
-        if processes.asked_to_stop() or time.monotonic() >= launch.stop_at_s:
+        if stopping.asked_to_stop() or time.monotonic() >= launch.stop_at_s:
             continue
         if time.monotonic() >= give_up_s:
             return f"{printed}\n     {TIMEOUT_NOTE} {launch.timeout_s:g} s\n"

@@ -92,7 +92,7 @@ def ingest(
     accepted: list[Candidate] = []
     rejected: list[Rejection] = []
     for candidate in candidates(sources, file_format=file_format):
-        reason = candidate.reason or next(_objections(candidate, limits), "")
+        reason = reason_against(candidate, limits)
         if reason:
             rejected.append(_rejection(candidate, reason))
         else:
@@ -104,9 +104,14 @@ def ingest(
         reasons = judge(accepted, limits)
         rejected += [_rejection(accepted[row], reason) for row, reason in reasons.items()]
         accepted = [candidate for row, candidate in enumerate(accepted) if row not in reasons]
-    labelled = [_labelled(candidate, defaults or {}) for candidate in accepted]
-    _state_pseudopotentials(labelled, accepted)
-    return Ingested(accepted=labelled, rejected=rejected)
+    made = [labelled(candidate, defaults or {}) for candidate in accepted]
+    _state_pseudopotentials(made, accepted)
+    return Ingested(accepted=made, rejected=rejected)
+
+
+def reason_against(candidate: Candidate, limits: Limits) -> str:
+    """Return why a frame may not enter a set, judged by itself alone; empty where it may."""
+    return candidate.reason or next(_objections(candidate, limits), "")
 
 
 def refuse_unfit(ingested: Ingested, *, max_rejected_fraction: float) -> None:
@@ -253,7 +258,8 @@ def _energy_outliers(accepted: Sequence[Candidate], limits: Limits) -> dict[int,
     return dict(found)
 
 
-def _labelled(candidate: Candidate, defaults: Mapping[str, str | None]) -> Atoms:
+def labelled(candidate: Candidate, defaults: Mapping[str, str | None]) -> Atoms:
+    """Return a frame that nothing speaks against under the labelled-frame contract; ``defaults`` as `ingest` takes."""
     found = candidate.atoms
     assert found is not None  # noqa: S101  an accepted candidate has a structure; this tells the type checker
     frame = Atoms(numbers=found.numbers, positions=found.positions, cell=found.cell, pbc=found.pbc)

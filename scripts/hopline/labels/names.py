@@ -20,6 +20,8 @@ STRESS_NAMES, VIRIAL_NAMES = (
 )
 FREE_ENERGY = "free_energy"
 PLAIN_LABELS = {*ENERGY_NAMES, *FORCES_NAMES, *STRESS_NAMES, *VIRIAL_NAMES, FREE_ENERGY}
+CORRECTED_NAMES = ("corrected_energy", "corrected_total_REF_energy")
+"""Energies with the Materials Project's corrections: Hopline's own name, and that of MACE's replay files."""
 TRAJECTORY_KEYS = ("trajectory", "mptrj_traj_id", "mp_id")
 """Where sets say which run a frame comes from; ``source`` is Hopline's own name for it and is read elsewhere."""
 ENERGY_UNITS = {
@@ -62,6 +64,7 @@ def candidate(path: Path, row: int, atoms: Atoms, found: Mapping[str, Any]) -> C
             level_of_theory=None if level is None else str(level),
             energy_kind=kind,
             trajectory=next((str(found[key]) for key in TRAJECTORY_KEYS if key in found), ""),
+            corrected_energy_eV=_first_number(_named(found, CORRECTED_NAMES, ("",)), found),
         )
     except Broken as error:
         return Candidate(str(path), row, atoms=atoms, reason=str(error))
@@ -94,10 +97,15 @@ def _energy(found: Mapping[str, Any]) -> tuple[float | None, str]:
     referenced = _named(found, ENERGY_NAMES, REFERENCE_PREFIXES)
     free = found.get(FREE_ENERGY) if referenced is None else None
     value = next((part for part in (referenced, free, found.get("energy")) if part is not None), None)
+    return _first_number(value, found), FREE if free is not None else kind
+
+
+def _first_number(value: Any, found: Mapping[str, Any]) -> float | None:
+    """Return an energy in eV, None where there is none."""
     if value is None:
-        return None, kind
+        return None
     energy = float(numbers(value).ravel()[0]) if np.size(value) else float("nan")
-    return energy * _unit(found, "energy", ENERGY_UNITS), FREE if free is not None else kind
+    return energy * _unit(found, "energy", ENERGY_UNITS)
 
 
 # numbers of a damaged row may be of any size; the judge refuses what is not finite

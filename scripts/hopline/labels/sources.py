@@ -192,4 +192,4 @@ def _frames(source: Source) -> Iterator[Candidate]:
             row = candidate.frame + 1
             yield candidate if beside is None else origin.with_origin(candidate, beside)
     except Broken as error:
-        yield Candidate(str(source.path), row, atoms=beside, reason=str(error))
+        yield Candidate(str(source.path), row, atoms=beside, reason=str(error), ends_early=True)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hopline import files
+from hopline import files, stopping
 from hopline.console import InputError, Stopped, say
 from hopline.labels import origin, potcars, processes, vasp
 from hopline.labels.batch import CONVERGED, REJECTED, Row
@@ -112,7 +112,7 @@ def run(given: Path, here: Path, needed: Sequence[Potcar], *, launch: Launch) ->
     InputError
         If there is no VASP or no launcher, if VASP never started, or if the disk is full.
     Stopped
-        If a signal (see `processes.stoppable`) or the end of the job's time stopped the run.
+        If a signal (see `stopping.stoppable`) or the end of the job's time stopped the run.
     """
     seal = {name: files.sha256(given / name) for name in INPUTS if (given / name).is_file()}
     seal |= {f"POTCAR {potcar.symbol}": potcar.sha256 for potcar in needed}
@@ -222,7 +222,7 @@ def _run_to_its_end(
     give_up_at_s, starts = time.monotonic() + launch.timeout_s, 0
     asked: list[int] = []  # whether VASP was: it may delete its STOPCAR
     while True:
-        if processes.asked_to_stop() or time.monotonic() >= launch.stop_at_s:
+        if stopping.asked_to_stop() or time.monotonic() >= launch.stop_at_s:
             raise Stopped(f"{folder.parents[1]}: stopped; run the same command again to go on")
         from_density = (folder / WHOLE_DENSITY).is_file()
         _prepare(given, folder, tags, needed, from_density=from_density)

@@ -15,7 +15,9 @@ class Card:
     """What a potential is made of.
 
     ``model_file`` is a path relative to the card. ``atom_energies_eV`` maps chemical symbols to the reference
-    energies in use (eV), empty where the family keeps its own. ``recipe`` holds every training setting.
+    energies in use (eV), empty where the family keeps its own. ``recipe`` holds every training setting, ``frames``
+    the number of frames by role (train, valid, replay, ...), ``proofs`` the figures of what was checked about the
+    training (`finetuning.guards`).
     """
 
     name: str
@@ -26,7 +28,10 @@ class Card:
     head: str | None = None
     parent_card_sha256: str | None = None
     dataset_sha256: str | None = None
+    replay_sha256: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    frames: Mapping[str, int] = field(default_factory=dict)
+    proofs: Mapping[str, Any] = field(default_factory=dict)
     atom_energies_eV: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 

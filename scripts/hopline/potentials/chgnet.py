@@ -57,7 +57,12 @@ def best_device() -> str:
 
 
 def graph_of(model: CHGNet, atoms: Atoms) -> CrystalGraph:
-    """Convert a frame to CHGNet's crystal graph; a frame with an isolated atom is refused."""
+    """Convert a frame to CHGNet's crystal graph; one with an isolated atom or an element it has not is refused."""
+    strangers = sorted(
+        {atom.symbol for atom in atoms if atom.number > len(model.atom_embedding.embedding.weight)}
+    )
+    if strangers:
+        raise InputError(f"CHGNet was not trained on {', '.join(strangers)}")
     model.graph_converter.set_isolated_atom_response("error")
     # far from the cell float32 loses digits, and the search for neighbours takes time without end
     inside = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)

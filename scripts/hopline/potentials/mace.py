@@ -1,12 +1,16 @@
-"""MACE: an ASE calculator from one model file. The one place for inference that imports the mace package.
+"""MACE: an ASE calculator from one model file, and one head of a foundation model as such a file.
+
+The one place for inference that imports the mace package.
 
 MACE saves whole models by pickling, and a pickle can run code when it is opened. A card's checksum proves that the
 model file is the one the card was written for, not that its author means well: open cards of people you trust.
 """
 
+import copy
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import ase.stress
@@ -17,8 +21,18 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
 from mace.data import get_neighborhood
+from mace.tools.scripts_utils import extract_config_mace_model, remove_pt_head
 
 from hopline.console import InputError, say
+
+ACADEMIC = ("small-omat-0", "medium-omat-0", "mace-matpes-pbe-0", "mace-matpes-r2scan-0")
+"""Foundation models that the package says are under the Academic Software License (no commercial use)."""
+UNNAMED_HEAD = "Default"
+"""What mace calls the only head of a model whose file is older than heads."""
+PROBE_SPACING_A = 2.5
+MAX_RELATIVE_DIFFERENCE = {"float64": 1e-9, "float32": 1e-4}
+"""Of a head's energy and forces before and after its export, both computed in float64: taking one head out of many
+divides weights by a root, which the file's own type rounds."""
 
 
 class MaceCalculator(Calculator):
@@ -39,7 +53,7 @@ class MaceCalculator(Calculator):
         self.model = model.to(self.device, self.dtype).eval()
         for parameter in self.model.parameters():
             parameter.requires_grad_(requires_grad=False)
-        heads = list(getattr(model, "heads", None) or ["Default"])
+        heads = heads_of(model)
         if head is not None and head not in heads:
             raise InputError(f"the model has no head {head!r}; it has {', '.join(heads)}")
         self.head = torch.tensor([heads.index(head) if head else len(heads) - 1], device=self.device)
@@ -100,9 +114,101 @@ class MaceCalculator(Calculator):
 
 def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str | None) -> Calculator:
     """Return the calculator (energy, forces, stress) of a MACE model file with one head."""
+    return MaceCalculator(read_model(model_file), dtype=dtype, head=head)
+
+
+def read_model(model_file: str | os.PathLike[str]) -> Any:
+    """Open a pickled MACE model on the CPU, saying so, since opening it can run code of whoever made it."""
     say(f"{model_file} is a pickled MACE model: opening it runs what its author put there")
     try:
         model = torch.load(model_file, map_location="cpu", weights_only=False)
-        return MaceCalculator(model, dtype=dtype, head=head)
+        # what every MACE has, and what no other pickle has by accident
+        _ = model.r_max, model.atomic_numbers, next(model.parameters())
     except (RuntimeError, EOFError, AttributeError, KeyError, ImportError, pickle.UnpicklingError) as error:
         raise InputError(f"{model_file} is not a whole MACE model file: {error}") from error
+    return model
+
+
+def foundation_address(name: str) -> str:
+    """Return where mace-torch says that the foundation model of this name is to be had."""
+    from mace.calculators.foundations_models import mace_mp_urls
+
+    if name not in mace_mp_urls:
+        raise InputError(f"mace-torch knows no foundation model {name!r}; it knows {', '.join(mace_mp_urls)}")
+    return str(mace_mp_urls[name])
+
+
+def heads_of(model: Any) -> list[str]:
+    """Return the names of a model's heads; older models have one without a name."""
+    return list(getattr(model, "heads", None) or [UNNAMED_HEAD])
+
+
+def dtype_of(model: Any) -> str:
+    """Return the precision of a model's own parameters, as in ``float32``."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def single_head(model: Any, head: str) -> Any:
+    """Return a new model with one head of a model that has several, or the model itself if it has this one alone."""
+    if heads_of(model) == [head]:
+        return model
+    if head not in heads_of(model):
+        raise InputError(f"the model has no head {head!r}; it has {', '.join(heads_of(model))}")
+    if "error" in extract_config_mace_model(model):
+        raise InputError(f"the heads of a {type(model).__name__} cannot be taken apart by mace-torch")
+    with _default_dtype(dtype_of(model)):
+        return remove_pt_head(model, head)
+
+
+def one_head_of(model: Any, head: str | None) -> Any:
+    """Return a model with one head, that of its name or the only one, proven to compute what the head did before.
+
+    The proof is energy and forces of a crystal of all the model's elements.
+
+    Raises
+    ------
+    InputError
+        If the head is not there, there are several and none is named, or what came out computes something else.
+    """
+    heads = heads_of(model)
+    if head is None and len(heads) > 1:
+        raise InputError(
+            f"the model has the heads {', '.join(heads)}: say which one to take (head of the potential in the config)"
+        )
+    head = head or heads[0]
+    single = single_head(model, head)
+    if single is not model:
+        _refuse_other_answers(model, single, head)
+    return single
+
+
+def _refuse_other_answers(model: Any, single: Any, head: str) -> None:
+    numbers = model.atomic_numbers.cpu().numpy()
+    side = int(np.ceil(len(numbers) ** (1 / 3)))
+    sites = np.stack(np.unravel_index(np.arange(len(numbers)), (side, side, side)), axis=1)
+    probe = Atoms(numbers, PROBE_SPACING_A * sites, cell=[PROBE_SPACING_A * side] * 3, pbc=True)
+    probe.rattle(0.1, seed=0)
+    answers = []
+    for one in (model, single):
+        # a calculator changes its model's type and asks for no gradients of its weights
+        calculator = MaceCalculator(copy.deepcopy(one), dtype="float64", head=head)
+        calculator.calculate(probe)
+        answers.append(np.append(calculator.results["forces"].ravel(), calculator.results["energy"]))
+    before, after = answers
+    difference = float(np.abs(after - before).max() / np.abs(before).max())
+    if not difference <= MAX_RELATIVE_DIFFERENCE[dtype_of(model)]:
+        raise InputError(
+            f"head {head} alone does not compute what it did among the others (relative difference {difference:.2g}): "
+            "mace-torch cannot take it out of this model"
+        )
+
+
+@contextmanager
+def _default_dtype(dtype: str) -> Iterator[None]:
+    """Have new tensors of this type; mace builds models of the default type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -104,7 +104,10 @@ def _draw_one_parity(
 
 
 def draw_learning_curves(training: Mapping[str, pd.DataFrame], potentials: Sequence[str]) -> str:
-    """Draw training loss and validation errors by epoch on log axes, the least error marked, as SVG."""
+    """Draw training loss and validation errors by epoch on log axes, the least error marked, as SVG.
+
+    Where replay frames were watched, their force error is a dashed line of the same colour.
+    """
     panels = (
         ("valid_force_rmse_meV_per_A", "validation force RMSE (meV/Å)"),
         ("valid_energy_rmse_meV_per_atom", "validation energy RMSE (meV/atom)"),
@@ -119,6 +122,9 @@ def draw_learning_curves(training: Mapping[str, pd.DataFrame], potentials: Seque
                 known = table[np.isfinite(table[column].astype(float)) & (table[column] > 0)]
                 colour = colour_of(potential, potentials)
                 axis.plot(known["epoch"], known[column], color=colour, label=potential)
+                replayed = f"replay{column.removeprefix('valid')}"
+                if column != "train_loss" and replayed in table and table[replayed].notna().any():
+                    axis.plot(table["epoch"], table[replayed], color=colour, linestyle="--", linewidth=1)
                 if column != "train_loss" and len(known):
                     best = int(known[column].to_numpy().argmin())
                     axis.plot(

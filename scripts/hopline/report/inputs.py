@@ -59,6 +59,10 @@ class Material:
     card_names: Mapping[str, str] = field(default_factory=dict)
     evaluations: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     predictions: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    further: Mapping[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """Evaluations on further test sets, by potential and test set."""
+    stability: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    committees: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     training: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     coverage: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     maps: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -75,7 +79,8 @@ class Material:
     @property
     def potentials(self) -> list[str]:
         """Names of all potentials, in the order in which they were given."""
-        named = [*self.cards, *self.evaluations, *self.predictions, *self.training]
+        named = [*self.cards, *self.evaluations, *self.predictions, *self.training, *self.stability]
+        named += [potential for potential, _ in self.further]
         named += [
             point.potential
             for found in (self.diffusivities, self.curves, self.correlations)
@@ -104,6 +109,9 @@ def read_material(
     cards: Files = (),
     evaluations: Files = (),
     predictions: Files = (),
+    further: Files = (),
+    stability: Files = (),
+    committees: Files = (),
     training: Files = (),
     coverage: Files = (),
     maps: Files = (),
@@ -133,6 +141,9 @@ def read_material(
         card_names={sha256(path): names_below(path, "potentials", 1)[0] for path in cards},
         evaluations=_by_name(evaluations, "potentials"),
         predictions=_tables(predictions, "potentials", "predictions"),
+        further={_potential_and_set(path): read_json(path) for path in further},
+        stability=_by_name(stability, "potentials"),
+        committees={Path(path).stem: read_json(path) for path in committees},
         training=_tables(training, "potentials", "training"),
         coverage=_by_name(coverage, "sampling"),
         maps=_tables(maps, "sampling", "maps"),
@@ -145,7 +156,7 @@ def read_material(
         arrhenius={(line[0], line[1]): content for line, content in by_line.items()},
         records=_records(
             [run.sidecar for run in runs],
-            exact=[*diffusivities, *arrhenius, *correlations, *structures],
+            exact=[*diffusivities, *arrhenius, *correlations, *structures, *further, *committees],
             folders=[*cards, *coverage, *datasets, *rejected],
         ),
     )
@@ -153,6 +164,11 @@ def read_material(
 
 def _by_name(paths: Files, folder: str) -> dict[str, dict[str, Any]]:
     return {names_below(path, folder, 1)[0]: read_json(path) for path in paths}
+
+
+def _potential_and_set(path: str | os.PathLike[str]) -> tuple[str, str]:
+    potential, _, name = names_below(path, "potentials", 3)
+    return potential, Path(name).stem
 
 
 def _tables(paths: Files, folder: str, kind: str) -> dict[str, pd.DataFrame]:

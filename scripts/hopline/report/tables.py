@@ -140,6 +140,8 @@ def _potential_row(material: Material, name: str) -> Row:
         },
         "slope": fixed(found.get("force_slope"), 3),
         "r2": fixed(found.get("force_r2"), 4),
+        "energy_r2": fixed(found.get("energy_r2"), 4),
+        "worst": plain(found.get("max_force_error_meV_per_A")),
         "stress": plain(found.get("stress_rmse_GPa")),
         "ratio": plain(ratio, 2) + ("" if alike or ratio is None else "*"),
         "alike": alike,
@@ -148,6 +150,65 @@ def _potential_row(material: Material, name: str) -> Row:
         "sources": found.get("test_sources", []),
         "throughput": _throughput(material.runs, name),
     }
+
+
+def further_rows(material: Material) -> list[Row]:
+    """Return one row for each further test set and potential: its errors there."""
+    order = material.potentials
+    return [
+        {
+            "test_set": test_set,
+            "potential": potential,
+            "colour": colour_of(potential, order),
+            "n_frames": count(found.get("n_frames")),
+            "left_out": count(found.get("n_frames_left_out")),
+            "energy": plain(found.get("energy_rmse_shift_removed_meV_per_atom")),
+            "energy_raw": plain(found.get("energy_rmse_meV_per_atom")),
+            "force": plain(found.get("force_rmse_meV_per_A")),
+            "slope": fixed(found.get("force_slope"), 3),
+            "stress": plain(found.get("stress_rmse_GPa")),
+        }
+        for (potential, test_set), found in sorted(
+            material.further.items(), key=lambda item: (item[0][1], order.index(item[0][0]))
+        )
+    ]
+
+
+def stability_rows(material: Material) -> list[Row]:
+    """Return one row for each trained potential: what it takes to push two atoms into each other, and the hot run."""
+    rows = []
+    for name, found in material.stability.items():
+        lowest = min(found.get("walls", []), key=lambda wall: float(wall["barrier_eV"]), default=None)
+        hot = found.get("hot_run", {})
+        rows.append(
+            {
+                "potential": name,
+                "colour": colour_of(name, material.potentials),
+                "barrier": fixed(found.get("lowest_barrier_eV"), 2),
+                "where": NONE if lowest is None else f"{lowest['pair']} in {lowest['surroundings']}",
+                "hole": fixed(lowest.get("hole_A"), 2) if lowest else NONE,
+                "temperature_K": plain(hot.get("temperature_K"), 4),
+                "status": hot.get("status", "unknown"),
+                "reason": hot.get("reason", ""),
+            }
+        )
+    return rows
+
+
+def committee_rows(material: Material) -> list[Row]:
+    """Return one row for each committee: its members, how far they disagree, and whether that tells their error."""
+    return [
+        {
+            "name": name,
+            "members": ", ".join(found.get("members", [])),
+            "n_frames": count(found.get("n_frames")),
+            "mean": plain(found.get("mean_deviation_meV_per_A")),
+            "max": plain(found.get("max_deviation_meV_per_A")),
+            "error": plain(found.get("mean_error_meV_per_A")),
+            "spearman": fixed(found.get("spearman_mean_deviation_and_error"), 2),
+        }
+        for name, found in material.committees.items()
+    ]
 
 
 def _made(card: Mapping[str, Any], parent: str | None) -> str:

@@ -25,6 +25,7 @@ FEW_TEST_FRAMES = 50
 SOFT_SLOPE = 0.95
 STIFF_SLOPE = 1.05
 MANY_NOVEL = 0.05
+LOW_BARRIER_EV = 3.0
 MIN_POINTS = 3
 WIDE_SHARE = 0.5
 """An activation energy whose 95 % interval reaches further than this share of it is weak."""
@@ -185,6 +186,7 @@ def cautions(material: Material, answers: Sequence[LineAnswer]) -> list[Caution]
         _short_replicas(material),
         _unlike_lines(material),
         *[_softness(name, evaluation) for name, evaluation in material.evaluations.items()],
+        *[_hole(name, stability) for name, stability in material.stability.items()],
         *[_few_frames(evaluation) for evaluation in _one_per_set(material.evaluations)],
         *[_novelty(name, coverage) for name, coverage in material.coverage.items()],
         _exploded(material),
@@ -265,6 +267,20 @@ def _softness(name: str, evaluation: Mapping[str, Any]) -> Caution | None:
         return Caution(f"{name} is too soft", text)
     text = f"Its forces are {fixed(slope, 2)} of DFT's on average: barriers come out high and diffusion slow."
     return Caution(f"{name} is too stiff", text)
+
+
+def _hole(name: str, stability: Mapping[str, Any]) -> Caution | None:
+    low = [wall for wall in stability.get("walls", []) if wall["barrier_eV"] < LOW_BARRIER_EV]
+    if not low:
+        return None
+    told = ", ".join(
+        f"{wall['pair']} in {wall['surroundings']} behind {fixed(wall['barrier_eV'], 2)} eV" for wall in low
+    )
+    return Caution(
+        f"{name} has holes",
+        f"Pushed together, two atoms fall into each other: {told}. A long or hot run may get there. Label frames with "
+        "close pairs, or fine-tune a universal potential.",
+    )
 
 
 def _one_per_set(evaluations: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:

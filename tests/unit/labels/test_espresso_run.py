@@ -14,6 +14,7 @@ from pathlib import Path
 import ase.build
 import pytest
 
+from hopline import stopping
 from hopline.console import InputError
 from hopline.labels import espresso, espresso_run, processes
 from hopline.labels.espresso_output import parse_output
@@ -75,7 +76,7 @@ def stop_midway(text, folder, launcher=""):
     asking = threading.Thread(target=ask)
     asking.start()
     with (
-        processes.stoppable(),
+        stopping.stoppable(),
         pytest.raises(Stopped, match="run the same command again to go on"),
     ):
         espresso_run.run(text, folder, launch=Launch(launcher))
@@ -234,9 +235,10 @@ def test_a_signal_stops_the_run_and_is_not_passed_on_to_pw(tmp_path, fake_pw):
         "print('     Program stopped by user request\\n   JOB DONE.')"
     )
     program = (
-        "import os, signal, threading; from pathlib import Path; from hopline.labels import espresso_run, processes\n"
+        "import os, signal, threading; from pathlib import Path; from hopline import stopping; "
+        "from hopline.labels import espresso_run\n"
         "threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGTERM)).start()\n"
-        "with processes.stoppable():\n"
+        "with stopping.stoppable():\n"
         f"    espresso_run.run({MINIMAL!r}, Path({str(tmp_path / 'run')!r}), launch=espresso_run.Launch())\n"
     )
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False,
@@ -248,7 +250,7 @@ def test_a_signal_stops_the_run_and_is_not_passed_on_to_pw(tmp_path, fake_pw):
 
 def test_signals_mean_what_they_meant_before_once_the_run_is_over():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with processes.stoppable():
+    with stopping.stoppable():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 

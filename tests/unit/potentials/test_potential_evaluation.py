@@ -6,7 +6,7 @@ from ase.calculators.calculator import Calculator
 from small import label, rocksalt_lif
 
 from hopline.console import InputError
-from hopline.potentials.evaluation import evaluate
+from hopline.potentials.evaluation import PAIRS, evaluate, told_reasons
 from hopline.units import GPA_PER_EV_PER_A3
 
 SHIFTS_EV_PER_ATOM = {"bulk": 0.5, "Li1": -2.0}
@@ -26,6 +26,8 @@ class Wrong(Calculator):
     def calculate(self, atoms=None, properties=("energy",), system_changes=()):
         """Shift energies by composition, soften forces, shift stresses."""
         super().calculate(atoms, properties, system_changes)
+        if atoms.info.get("strange"):
+            raise InputError(f"frame {atoms.info['frame_id']}: the model was not trained on Xe")
         shift = SHIFTS_EV_PER_ATOM[atoms.info["composition"]] + self.noise * atoms.info["sign"]
         self.results = {
             "energy": atoms.info["REF_energy"] + len(atoms) * shift,
@@ -44,6 +46,7 @@ def make(stress=True):
             stress=np.zeros((3, 3)) if stress else None, composition=composition, source=f"{composition}/{number}",
         )  # fmt: skip
         atoms.info["sign"] = (-1) ** number
+        atoms.info["temperature_K"] = 300 if number % 4 < 2 else 900
         made.append(atoms)
     return made
 
@@ -87,7 +90,11 @@ def test_stress_is_compared_in_gigapascal_where_there_is_one():
         "stress": 8 * 9,
         "energy": 8,
     }
-    assert list(evaluation.pairs.columns) == ["kind", "element", "composition", "reference", "predicted"]
+    assert evaluation.figures["stress_mae_GPa"] == pytest.approx(STRESS_ERROR * GPA_PER_EV_PER_A3)
+    assert tuple(evaluation.pairs.columns) == PAIRS
+    assert evaluation.pairs["temperature_K"].value_counts().to_dict() == {300.0: 4 * 34, 900.0: 4 * 34}
+    ids = {atoms.info["frame_id"] for atoms in make()}
+    assert set(evaluation.pairs.loc[evaluation.pairs["kind"] == "energy", "frame_id"]) == ids
     without = evaluate(Wrong(), make(stress=False), mobile="F")
     assert without.figures["stress_rmse_GPa"] is None
     assert set(without.pairs["kind"]) == {"energy", "force"}
@@ -97,3 +104,96 @@ def test_stress_is_compared_in_gigapascal_where_there_is_one():
 def test_unlabelled_frames_are_refused():
     with pytest.raises(InputError, match="ingest it first"):
         evaluate(Wrong(), [rocksalt_lif()], mobile="Li")
+
+
+def test_figures_of_each_element():
+    made = make()
+    figures = evaluate(Wrong(), made, mobile="Li").figures
+    assert figures["force_slope_by_element"] == pytest.approx({"F": SLOPE, "Li": SLOPE})
+    fluorine = np.concatenate([atoms.arrays["REF_forces"][atoms.symbols == "F"] for atoms in made])
+    assert figures["force_mae_by_element_meV_per_A"]["F"] == pytest.approx(100 * np.abs(fluorine).mean())
+    assert figures["force_mae_mobile_meV_per_A"] == figures["force_mae_by_element_meV_per_A"]["Li"]
+    assert evaluate(Wrong(), made, mobile="H").figures["force_rmse_mobile_meV_per_A"] is None
+
+
+def test_energy_r2_is_of_the_scatter_within_compositions():
+    made = make()
+    figures = evaluate(Wrong(energy_noise_eV_per_atom=0.003), made, mobile="Li").figures
+    energies = np.array([atoms.info["REF_energy"] / len(atoms) for atoms in made]).reshape(2, 4)
+    variance = ((energies - energies.mean(axis=1, keepdims=True)) ** 2).sum()
+    assert figures["energy_r2"] == pytest.approx(1 - 8 * 0.003**2 / variance)
+    assert figures["energy_mae_shift_removed_meV_per_atom"] == pytest.approx(3.0)
+
+
+def test_a_composition_with_one_frame_has_no_shift_to_remove():
+    made = make()[:5]  # four of bulk, one of Li1
+    figures = evaluate(Wrong(energy_noise_eV_per_atom=0.003), made, mobile="Li").figures
+    assert figures["n_frames_without_shift"] == 1
+    assert figures["energy_rmse_shift_removed_meV_per_atom"] == pytest.approx(3.0)
+    assert figures["by_composition"]["Li1"]["energy_rmse_meV_per_atom"] is None
+    alone = evaluate(Wrong(), made[3:], mobile="Li").figures
+    assert alone["n_frames_without_shift"] == 2
+    assert alone["energy_rmse_shift_removed_meV_per_atom"] is None
+    assert alone["energy_r2"] is None
+    assert alone["energy_rmse_meV_per_atom"] == pytest.approx(1000 * np.sqrt((0.25 + 4) / 2))
+
+
+def test_errors_by_temperature_and_composition():
+    made = make()
+    for atoms in made[:4]:
+        atoms.arrays["REF_forces"] *= 3
+    figures = evaluate(Wrong(), made, mobile="Li").figures
+    hot = np.concatenate([atoms.arrays["REF_forces"] for atoms in made if atoms.info["temperature_K"] == 900])
+    assert set(figures["by_temperature_K"]) == {"300", "900"}
+    assert figures["by_temperature_K"]["900"]["n_frames"] == 4
+    assert figures["by_temperature_K"]["900"]["force_rmse_meV_per_A"] == pytest.approx(
+        100 * np.sqrt((hot**2).mean())
+    )
+    by_composition = figures["force_rmse_by_composition_meV_per_A"]
+    for name, errors in figures["by_composition"].items():
+        assert errors["n_frames"] == 4
+        assert errors["energy_rmse_meV_per_atom"] == pytest.approx(0, abs=1e-9)
+        assert errors["force_rmse_meV_per_A"] == by_composition[name]
+    for atoms in made:
+        del atoms.info["temperature_K"]
+    assert evaluate(Wrong(), made, mobile="Li").figures["by_temperature_K"] == {}
+
+
+def test_the_largest_force_error_is_found_in_its_frame():
+    made = make()
+    made[5].arrays["REF_forces"][3, 1] = -40.0
+    figures = evaluate(Wrong(), made, mobile="Li").figures
+    assert figures["max_force_error_meV_per_A"] == pytest.approx(4000)
+    assert figures["max_force_error_frame"] == made[5].info["frame_id"]
+
+
+def test_frames_that_the_potential_refuses_are_left_out_and_counted():
+    made = make()
+    for atoms in made[1:3]:
+        atoms.info["strange"] = True
+    found = evaluate(Wrong(), made, mobile="Li")
+    assert found.figures["n_frames"] == 6
+    assert found.figures["n_frames_left_out"] == 2
+    assert found.figures["left_out_because"] == {"the model was not trained on Xe": 2}
+    assert len(found.figures["test_sources"]) == 6
+    assert found.pairs["frame_id"].nunique() == 6
+    with pytest.raises(InputError, match=r"not trained on Xe \(2 frames\)"):
+        evaluate(Wrong(), made[1:3], mobile="Li")
+
+
+def test_many_reasons_are_told_in_few_words():
+    assert told_reasons({}) == ""
+    refused = {
+        f"no {element}": count for element, count in (("H", 1), ("Xe", 9), ("K", 3), ("U", 2), ("C", 1))
+    }
+    told = "no Xe (9 frames); no K (3 frames); no U (2 frames); 2 other reasons"
+    assert told_reasons(refused) == told
+
+
+def test_labels_that_are_all_zero_have_no_slope():
+    flat = [label(rocksalt_lif(seed=seed)) for seed in (1, 2)]
+    for atoms in flat:
+        atoms.info["sign"] = 0
+    figures = evaluate(Wrong(), flat, mobile="Li").figures
+    assert figures["force_slope"] is None
+    assert figures["force_r2"] is None

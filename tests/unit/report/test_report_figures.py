@@ -111,6 +111,11 @@ def test_learning_curves(material):
     svg = figures_potentials.draw_learning_curves(material.training, material.potentials)
     check(svg, "epoch", "validation force RMSE (meV/Å)", "validation energy RMSE (meV/atom)", "training loss")
     assert TUNED.lower() in svg
+    dashed = svg.count("stroke-dasharray")
+    table = material.training["chgnet-ft"]
+    without = table.assign(replay_force_rmse_meV_per_A=float("nan"))
+    svg = figures_potentials.draw_learning_curves({"chgnet-ft": without}, material.potentials)
+    assert svg.count("stroke-dasharray") == dashed - 1
 
 
 def test_map_names_compositions_and_the_variance_of_its_axes(material):

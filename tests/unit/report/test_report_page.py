@@ -116,6 +116,20 @@ def test_every_error_of_a_potential_is_in_the_page(material, page):
     assert f"{ratio:.2f}" in text
 
 
+def test_further_sets_stability_and_committees_are_told(material, page):
+    text = text_of(page)
+    assert list(material.further) == [("chgnet", "forgetting"), ("chgnet-ft", "forgetting")]
+    for told in ("Errors on further test sets", "forgetting", "0.690", "0.792"):
+        assert told in text
+    for told in ("Stability of trained potentials", "Li-Li in crystal", "1.32", "all 2 ps were run"):
+        assert told in text
+    for told in ("Committees", "chgnet, chgnet-ft", "48.2", "391", "0.83"):
+        assert told in text
+    assert "chgnet-ft has holes" in text
+    assert "Li-Li in crystal behind 0.48 eV" in text
+    assert "F-F in crystal behind" not in text
+
+
 def test_sampling_dynamics_and_provenance_are_told(page):
     text = text_of(page)
     for told in (

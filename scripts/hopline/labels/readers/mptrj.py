@@ -95,7 +95,7 @@ def _candidate(
         if not isinstance(frame, Mapping) or STRUCTURE not in frame:
             raise Broken(f"no {STRUCTURE}")  # noqa: TRY301
         atoms = _atoms(frame[STRUCTURE])
-        energy, forces, stress = (frame.get(name) for name in (ENERGY, FORCES, STRESS))
+        energy, forces, stress, corrected = (frame.get(name) for name in (ENERGY, FORCES, STRESS, CORRECTED))
         if CORRECTED not in frame and energy is not None:
             _refuse_entropy(energy, len(atoms))
         return Candidate(
@@ -109,6 +109,7 @@ def _candidate(
             level_of_theory=LEVEL_OF_THEORY if CORRECTED in frame else None,
             energy_kind=energy_kind,
             trajectory=trajectory,
+            corrected_energy_eV=None if corrected is None else float(corrected),
         )
     except Broken as error:
         reason = str(error)

@@ -87,6 +87,13 @@ def test_the_free_energy_wins_over_the_extrapolated_one(tmp_path):
     assert (found.energy_eV, found.energy_kind) == (-2.1, FREE)
 
 
+@pytest.mark.parametrize("name", ["corrected_energy", "corrected_total_REF_energy"])
+def test_an_energy_with_corrections_is_read_beside_the_other(tmp_path, name):
+    atoms = frame(REF_energy=-2.0, REF_forces=np.zeros((8, 3)), **{name: -3.0})
+    (found,) = extxyz.read(written(tmp_path, atoms))
+    assert (found.energy_eV, found.corrected_energy_eV) == (-2.0, -3.0)
+
+
 def test_the_trajectory_that_a_set_names(tmp_path):
     atoms = frame(energy=-2.0, forces=np.zeros((8, 3)), source="MPtrj", mptrj_traj_id="mp-1")
     (found,) = extxyz.read(written(tmp_path, atoms))

@@ -124,6 +124,7 @@ def test_a_thousand_frames_of_mptrj(path, shared_data):
         same(candidate, atoms)
         task = re.sub(r"-\d+-\d+$", "", snapshot)
         assert candidate.trajectory == f"{atoms.info['mptrj_traj_id']}/{task}"
+        assert candidate.corrected_energy_eV == candidate.energy_eV - 1.5
         assert candidate.energy_kind == UNSTATED
         assert candidate.level_of_theory == "PBE VASP; MPtrj (Materials Project, GGA or GGA+U)"
 
@@ -263,7 +264,9 @@ def test_corrected_energies_are_not_taken_for_the_dfts(path, frames):
 
 def test_missing_labels_are_none(path, frames):
     one = entry(frames[0]) | {"force": None, "stress": None, "uncorrected_total_energy": None}
+    del one["corrected_total_energy"]
     (found,) = mptrj.read(written(path, [one]))
+    assert found.corrected_energy_eV is None
     assert (found.reason, found.energy_eV, found.forces_eV_per_A, found.stress) == ("", None, None, None)
 
 

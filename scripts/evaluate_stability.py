@@ -1,0 +1,65 @@
+"""Refuse a trained potential that is not fit to be run: pairs pushed together, and a run hotter than any to come."""
+
+import argparse
+from pathlib import Path
+
+import flags
+from hopline import console, files, frames, provenance
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--potential", type=Path, required=True, help="card.json of the potential")
+    parser.add_argument(
+        "--train", type=Path, required=True, help="its training frames (extended XYZ): elements and starts"
+    )
+    parser.add_argument(
+        "--min-barrier-eV", type=float, required=True, help="least energy to climb before a hole, eV"
+    )
+    parser.add_argument(
+        "--scan-from-ratio",
+        type=float,
+        required=True,
+        help="shortest distance over the sum of covalent radii",
+    )
+    parser.add_argument("--scan-points", type=int, required=True, help="distances of each pair")
+    parser.add_argument("--hot-temperature-K", type=float, required=True, help="of the run, K")
+    parser.add_argument("--hot-duration-ps", type=float, required=True, help="length of the run, ps")
+    parser.add_argument("--timestep-fs", type=float, required=True, help="timestep of the run, fs")
+    flags.add_thermostat(parser)
+    flags.add_limits(parser)
+    parser.add_argument("--stability", type=Path, required=True, help="JSON to write, if it is fit")
+    parser.add_argument("--scan", type=Path, required=True, help="CSV of the pairs' energies to write")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Examine, write the curves, and the verdict if it is good."""
+    args = parse()
+    run = provenance.start(vars(args), [args.potential, args.train])
+    args.temperature_K, args.duration_ps = args.hot_temperature_K, args.hot_duration_ps
+    hot = flags.stage(args, "nvt")
+    training = frames.read_labelled(args.train)
+    from hopline.dynamics import stability
+    from hopline.potentials.calculator import load_calculator
+
+    scan = stability.Scan(args.min_barrier_eV, args.scan_from_ratio, args.scan_points)
+    found = stability.examine(
+        load_calculator(args.potential), training, scan=scan, hot=hot, limits=flags.limits(args)
+    )
+    # a verdict on an earlier model must not pass for this one's
+    args.stability.unlink(missing_ok=True)
+    with files.whole(args.scan) as temporary:
+        found.curves.to_csv(temporary, index=False, float_format="%.6g")
+    if found.hot_run.offending:
+        frames.write_frames(args.stability.with_suffix(".offending.extxyz"), [found.hot_run.offending])
+    if faults := found.faults():
+        raise console.InputError(f"{args.potential} is not fit to be run: {'; '.join(faults)}")
+    files.write_json(args.stability, found.figures())
+    run.write_beside(args.stability)
+    console.say(f"{args.stability}: fit to be run; hot run: {found.hot_run.reason}")
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,107 @@
+"""What a committee of potentials disagrees about: the spread of its forces, and whether it tells their error."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from numpy.typing import NDArray
+
+from hopline.console import InputError, progress
+from hopline.frames import FORCES, labels_of
+from hopline.units import MEV_PER_EV
+
+COLUMNS = (
+    "frame_id", "composition", "temperature_K", "mean_deviation_meV_per_A", "max_deviation_meV_per_A",
+    "mean_error_meV_per_A", "max_error_meV_per_A",
+)  # fmt: skip
+MIN_FRAMES = 3
+"""Fewer frames have no rank correlation worth a number."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Figures of a committee on a set, and one row for each frame behind them (columns ``COLUMNS``).
+
+    An error is the distance of the committee's mean force from the labelled one; NaN where a frame has no label.
+    """
+
+    figures: dict[str, Any]
+    deviations: pd.DataFrame
+
+
+def force_deviations(forces: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the deviation of a committee's forces on each atom, shape (n_atoms,), in the forces' unit.
+
+    ``forces`` has shape (n_members, n_atoms, 3). sigma_i = sqrt(<|F_i - <F_i>|^2>) over the members, with 1/n: the
+    spread of this committee, not an estimate for more members (Alghamdi et al. 2026, eq. 4).
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two members, or the shape is another.
+    """
+    forces = np.asarray(forces, dtype=float)
+    if forces.ndim != 3 or forces.shape[0] < 2 or forces.shape[2] != 3:  # noqa: PLR2004
+        raise InputError(f"forces of two or more members are (members, atoms, 3), these are {forces.shape}")
+    from_mean = forces - forces.mean(axis=0)
+    return np.asarray(np.sqrt((from_mean**2).sum(axis=2).mean(axis=0)))
+
+
+def judge(calculators: Sequence[Calculator], frames: Sequence[Atoms]) -> Judgement:
+    """Ask all members for the forces of frames; frames may be labelled or not.
+
+    Spearman's rank correlation says whether frames with a large deviation (mean or maximum over the atoms) are those
+    with a large error (likewise); it is None for fewer than three labelled frames, or where all are alike.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two members, or one of them refuses a frame.
+    """
+    rows = []
+    for row, atoms in enumerate(progress(frames, total=len(frames), label="committee", unit="frames")):
+        members = []
+        for calculator in calculators:
+            calculator.calculate(atoms, ["energy", "forces"])
+            members.append(np.array(calculator.results["forces"], dtype=float))
+        forces = np.array(members)
+        deviations = force_deviations(forces) * MEV_PER_EV
+        errors = np.array([np.nan])
+        if FORCES in atoms.arrays:
+            off = forces.mean(axis=0) - labels_of(atoms).forces_eV_per_A
+            errors = np.linalg.norm(off, axis=1) * MEV_PER_EV
+        rows.append(
+            (
+                str(atoms.info.get("frame_id", row)),
+                str(atoms.info.get("composition", atoms.get_chemical_formula())),
+                float(atoms.info.get("temperature_K", np.nan)),
+                deviations.mean(), deviations.max(), errors.mean(), errors.max(),
+            )
+        )  # fmt: skip
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    labelled = table.dropna(subset=["mean_error_meV_per_A"])
+    worst = table.iloc[int(table["max_deviation_meV_per_A"].to_numpy().argmax())]
+    figures = {
+        "n_members": len(calculators),
+        "n_frames": len(table),
+        "n_frames_labelled": len(labelled),
+        "mean_deviation_meV_per_A": float(table["mean_deviation_meV_per_A"].mean()),
+        "max_deviation_meV_per_A": float(worst["max_deviation_meV_per_A"]),
+        "max_deviation_frame": str(worst["frame_id"]),
+        "mean_error_meV_per_A": float(labelled["mean_error_meV_per_A"].mean()) if len(labelled) else None,
+        "spearman_mean_deviation_and_error": _spearman(labelled, "mean"),
+        "spearman_max_deviation_and_error": _spearman(labelled, "max"),
+    }
+    return Judgement(figures, table)
+
+
+def _spearman(labelled: pd.DataFrame, which: str) -> float | None:
+    """Return the rank correlation of deviations and errors, their mean or max over the atoms of each frame."""
+    ranks = labelled[[f"{which}_deviation_meV_per_A", f"{which}_error_meV_per_A"]].rank()
+    if len(ranks) < MIN_FRAMES or ranks.eq(ranks.iloc[0]).all().any():
+        return None
+    return float(np.corrcoef(ranks.to_numpy().T)[0, 1])
