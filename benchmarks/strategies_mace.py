@@ -24,18 +24,17 @@ LABELS = {
     "alghamdi-2026": [SHARED / "lif" / "step_0_train.xyz", SHARED / "lif" / "10-REF_train.xyz"],
 }
 """17 atoms, Quantum ESPRESSO; and the published study's, 216 and 217 atoms, Quantum ESPRESSO at other settings."""
+TRAIN_FRAMES = {"alghamdi-2026": 20}
+"""Of large cells, so few that an epoch takes about as long as of the others."""
 FOUNDATION = {
-    "learning_rate": 0.02, "final_learning_rate_ratio": 0.05, "batch_size": 4, "loss": "mse", "energy_weight": 1,
+    "learning_rate": 0.03, "final_learning_rate_ratio": 0.05, "batch_size": 3, "loss": "mse", "energy_weight": 1,
     "force_weight": 100, "stress_weight": 100, "patience_epochs": 1000, "atom_energies": "isolated", "channels": 16,
-    "max_L": 0, "cutoff_A": 4.5, "max_ell": 3, "correlation": 2,
+    "max_L": 0, "cutoff_A": 4.5, "max_ell": 2, "correlation": 2,
 }  # fmt: skip
-"""A small model of many elements is slow to leave its random weights: a strong loss, and energies against isolated atoms,
-which push all weights one way, get it going (with estimated references it learned nothing in 900 steps)."""
-ELEMENTS = [
-    *("O", "Li", "F", "Mn", "Co", "V", "P", "Fe", "Ti", "Si", "Mg", "Ca", "Na"),
-    *("Al", "H", "N", "B", "S", "C", "Cu", "K", "Sr", "Cr", "Ni", "Zn"),
-]
-"""Those that most of the thousand frames hold."""
+"""A small model of many elements is slow to leave its random weights: a strong loss, and energies against isolated
+atoms, which push all weights one way, get it going (with estimated references it learned nothing in 900 steps)."""
+ELEMENTS = ["Li", "F", "O", "Co", "Mn", "Ni", "Fe", "V", "Cr", "Ti", "P", "Mg", "Na"]
+"""Of a thousand MPtrj frames some hundred have no other: as many as two cores train a small model on in minutes."""
 STRATEGIES = ("naive", "freeze", "lora", "replay")
 
 
@@ -49,16 +48,23 @@ def call(script: str, flags: Mapping[str, Any]) -> None:
 
 
 def replay_set(folder: Path, n_frames: int) -> Path:
-    """Split MPtrj frames by material: train, valid and test."""
-    if not (folder / "dataset.json").is_file():
+    """Split MPtrj frames by material: the foundation learns ``train`` and ``test``, only ``train`` is replayed.
+
+    So ``test`` shows what is forgotten of what was known. (So few frames teach nothing on those that are held out.)
+    """
+    if not (folder / "learnt" / "dataset.json").is_file():
         sets = {name: folder / f"{name}.extxyz" for name in ("train", "valid", "test")}
         call("select_replay", {
             "source": SHARED / "mptrj" / "mptrj-random-1k.xyz", "format": "auto", "stress": "required",
-            "min_distance_A": 0.5, "max_force_eV_per_A": 50, "max_rejected_fraction": 0.5, "select": "random",
-            "only": ELEMENTS, "frames": n_frames, "valid_fraction": 0.1, "test_fraction": 0.1, "seed": 1, **sets,
+            "min_distance_A": 0.5, "max_force_eV_per_A": 10, "max_rejected_fraction": 0.5, "select": "random",
+            "only": ELEMENTS, "frames": n_frames, "valid_fraction": 0.15, "test_fraction": 0.4, "seed": 1, **sets,
             "replay": folder / "replay.json",
         })  # fmt: skip
-        (folder / "dataset.json").write_text(json.dumps({"isolated_atom_energies_eV": isolated_atoms()}))
+        learnt = folder / "learnt"
+        learnt.mkdir(exist_ok=True)
+        (learnt / "train.extxyz").write_text(sets["train"].read_text() + sets["test"].read_text())
+        (learnt / "valid.extxyz").write_text(sets["valid"].read_text())
+        (learnt / "dataset.json").write_text(json.dumps({"isolated_atom_energies_eV": isolated_atoms()}))
     return folder
 
 
@@ -112,7 +118,7 @@ def train(
         started = time.monotonic()
         call("finetune_potential", {
             "name": folder.name, "family": family, "strategy": strategy, "seed": 1,
-            **{name: data / f"{name}.extxyz" for name in ("train", "valid", "test")}, "dataset": data / "dataset.json",
+            **{name: data / f"{name}.extxyz" for name in ("train", "valid")}, "dataset": data / "dataset.json",
             **presets[family][strategy], **settings, **inputs, "work": folder / "work", "model": folder / "trained.pt",
             "card": folder / "card.json", "training": folder / "training.csv",
         })  # fmt: skip
@@ -138,10 +144,9 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "results" / "benchmarks" / "strategies_mace", help="models"
     )
-    parser.add_argument("--frames", type=int, default=400, help="MPtrj frames, if there are so many (400)")
-    parser.add_argument("--foundation-epochs", type=int, default=60, help="epochs of the foundation (60)")
+    parser.add_argument("--frames", type=int, default=200, help="MPtrj frames at most (200)")
+    parser.add_argument("--foundation-epochs", type=int, default=80, help="epochs of the foundation (80)")
     parser.add_argument("--epochs", type=int, default=30, help="epochs of each fine-tuning (30)")
-    parser.add_argument("--replay-frames", type=int, default=100, help="frames that are replayed (100)")
     parser.add_argument("--dtype", default="float32", help="float32 (default) or float64")
     parser.add_argument(
         "--labels", nargs="+", default=[*LABELS], help="labels to fine-tune on (own alghamdi-2026)"
@@ -150,7 +155,12 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     mptrj = replay_set(args.folder / "mptrj", args.frames)
     foundation = args.folder / "foundation"
-    train(foundation, "scratch", mptrj, {**FOUNDATION, "epochs": args.foundation_epochs, "dtype": args.dtype})
+    train(
+        foundation,
+        "scratch",
+        mptrj / "learnt",
+        {**FOUNDATION, "epochs": args.foundation_epochs, "dtype": args.dtype},
+    )
     before = errors(foundation, "mptrj", mptrj / "test.extxyz")["force_rmse_meV_per_A"]
     rows = []
     for labels in args.labels:
@@ -161,9 +171,10 @@ def main() -> None:
                 folder = args.folder / labels / strategy
                 replay = {
                     "replay": mptrj / "train.extxyz", "replay_valid": mptrj / "valid.extxyz",
-                    "replay_frames": args.replay_frames,
                 }  # fmt: skip
                 settings = {"epochs": args.epochs, "dtype": args.dtype, "atom_energies": "estimated"}
+                if labels in TRAIN_FRAMES:
+                    settings["train_frames"] = TRAIN_FRAMES[labels]
                 seconds = train(
                     folder, strategy, data, settings, parent=foundation / "card.json",
                     **(replay if strategy == "replay" else {}),

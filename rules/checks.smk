@@ -133,6 +133,9 @@ def check_dataset(name, dataset):
             check_file(f"{key}.labels.source", source)
     if "atom_references" in labels:
         check_file(f"{key}.labels.atom_references", labels["atom_references"])
+    if "kpoints" in labels["espresso"]:
+        # the default of what is not used with a mesh: the resolved config could not be read again with both
+        labels["espresso"].pop("kpoint_spacing_per_A", None)
     if labels["mode"] == "espresso":
         check_file(f"{key}.labels.espresso.pseudopotentials", labels["espresso"]["pseudopotentials"])
     if labels["mode"] != "precomputed" and "atom_references" not in labels:

@@ -2,7 +2,8 @@
 
 Makes datasets/{dataset}/{train,valid,test}.extxyz with dataset.json, and potentials/{potential}/ with the model file,
 card.json, training.csv, evaluation.json, evaluations/{test_set}.json and stability.json (a gate before the dynamics);
-test_sets/{test_set}.extxyz, and committees/{committee}.json.
+test_sets/{test_set}.extxyz, and committees/{committee}.json. Foundation models that are fetched by name are kept in
+foundations/{foundation}.model, once for all systems.
 """
 
 
@@ -34,9 +35,57 @@ def optional_flags(wildcards, input):
     return " ".join(flags)
 
 
+def foundation_of(wildcards):
+    """Return the model file that a potential is taken from: fetched by its name, or the user's own."""
+    weights = config["potentials"][wildcards.potential]["weights"]
+    if config["potentials"][wildcards.potential]["family"] != "mace":
+        return []
+    return f"results/foundations/{weights}.model" if weights in SHIPPED["mace"] else weights
+
+
+def hash_of(wildcards):
+    """Spell the hash that a potential of the config gives a foundation model; the checks saw to it that they agree."""
+    entries = [entry for entry in config["potentials"].values() if entry.get("weights") == wildcards.foundation]
+    return next((as_flags(entry, "sha256") for entry in entries if "sha256" in entry), "")
+
+
+rule fetch_foundation:
+    input:
+        script=script("fetch_foundation"),
+    output:
+        # a file that somebody put there may be older than the script, and is not to be deleted for it
+        foundation=update("results/foundations/{foundation}.model"),
+    log:
+        "logs/fetch_foundation/{foundation}.log",
+    wildcard_constraints:
+        foundation=one_of(SHIPPED["mace"]),
+    # nodes of a cluster often have no network, its login node has
+    localrule: True
+    conda:
+        "../envs/mace-cuda.yaml"
+    params:
+        flags=hash_of,
+    shell:
+        "python {input.script:q}"
+        " --weights {wildcards.foundation:q}"
+        " {params.flags}"
+        " --foundation {output.foundation:q}"
+        " > {log:q} 2>&1"
+
+
+def shipped_flags(wildcards, input):
+    """Spell what a potential is taken from, and the head and the hash where they are given."""
+    entry = config["potentials"][wildcards.potential]
+    given = [name for name in ("family", "weights", "head", "sha256") if name in entry]
+    foundation = {"foundation": str(input.foundation)} if input.foundation else {}
+    return " ".join([as_flags(entry, *given), as_flags(foundation)])
+
+
+# no network and a model to be opened and computed with: a job like others, on a cluster's nodes
 rule fetch_potential:
     input:
         script=script("fetch_potential"),
+        foundation=foundation_of,
     output:
         card="results/{system}/potentials/{potential}/card.json",
         model="results/{system}/potentials/{potential}/shipped.pt",
@@ -47,7 +96,7 @@ rule fetch_potential:
     conda:
         lambda w: stack_of(w.potential)
     params:
-        flags=lambda w: as_flags(config["potentials"][w.potential], "family", "weights"),
+        flags=shipped_flags,
     shell:
         "python {input.script:q}"
         " --name {wildcards.potential:q}"

@@ -34,7 +34,8 @@ rule fetch_replay:
     input:
         script=script("fetch_replay"),
     output:
-        source="results/replay/{replay}/source/{file}",
+        # a file put there by hand is looked at, never deleted first
+        source=update("results/replay/{replay}/source/{file}"),
     log:
         "logs/fetch_replay/{replay}/{file}.log",
     wildcard_constraints:

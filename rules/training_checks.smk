@@ -52,6 +52,8 @@ def points_of(key, entry):
             name = template.format(**{axis: spelt(value) for axis, value in point.items()})
         except (KeyError, IndexError, ValueError):
             refuse(f"{key}.name", f"{template!r} may hold {', '.join(f'{{{axis}}}' for axis in axes)}")
+        if "weights" in point and not (isinstance(point["weights"], list) and len(point["weights"]) == len(WEIGHTS)):
+            refuse(f"{key}.weights", f"{point['weights']!r} is not energy, force and stress weight, as in [1, 10, 1]")
         yield name, with_point({k: copy.deepcopy(v) for k, v in entry.items() if k != "grid"}, point)
 
 
@@ -101,6 +103,7 @@ def check_training(name, potential):
     check_reference(f"{key}.replay", potential.get("replay"), config["replay"])
     if "replay_frames" in potential and "replay" not in potential:
         refuse(f"{key}.replay_frames", f"strategy {strategy} replays nothing")
+    check_sizes(key, potential)
     for name_only in ("head", "sha256"):
         if name_only in potential:
             refuse(f"{key}.{name_only}", "is about weights that are fetched, and this potential is trained")
@@ -121,8 +124,29 @@ def check_weights(key, family, potential):
             refuse(
                 f"{key}.weights", f"{family} has no weights {weights!r}; {nearest(weights, SHIPPED[family])}{elsewhere}"
             )
+    if family == "mace" and weights in SHIPPED["mace"]:
+        check_foundation(key, potential)
     if family != "mace" and ("head" in potential or "sha256" in potential):
         refuse(key, f"head and sha256 are for MACE's weights; {family}'s are in its package")
+
+
+def check_sizes(key, potential):
+    """Refuse numbers of frames that there cannot be; what is held out of them is only known when they are read."""
+    picked = config["datasets"][potential["dataset"]]["direct"]["frames"]
+    if potential.get("train_frames", 0) > picked:
+        refuse(f"{key}.train_frames", f"datasets.{potential['dataset']}.direct.frames picks {picked}: raise it")
+    replay = potential.get("replay")
+    if replay and potential.get("replay_frames", 0) > config["replay"][replay]["frames"]:
+        refuse(f"{key}.replay_frames", f"replay.{replay}.frames is {config['replay'][replay]['frames']}: raise it")
+
+
+def check_foundation(key, potential):
+    """Refuse what stands in the way of a foundation model that is fetched by its name."""
+    if "foundations" in config["systems"]:
+        refuse("systems.foundations", "results/foundations/ is where foundation models are kept: name it otherwise")
+    alike = [entry for entry in config["potentials"].values() if entry.get("weights") == potential["weights"]]
+    if len({entry["sha256"].lower() for entry in alike if "sha256" in entry}) > 1:
+        refuse(f"{key}.sha256", f"other potentials give {potential['weights']} another one")
 
 
 def check_ancestors(name, potential):

@@ -23,14 +23,18 @@ def main() -> None:
 
     address = mace.foundation_address(args.weights)
     if args.weights in mace.ACADEMIC:
-        console.say(f"{args.weights} is under the Academic Software License (no commercial use): "
-                    "https://github.com/gabor1/ASL; to use it is to accept its terms")  # fmt: skip
+        console.say(
+            f"{args.weights} is under the Academic Software License, which permits no commercial use: "
+            "https://github.com/gabor1/ASL; to use it is to accept its terms"
+        )
     new = downloads.fetch(address, args.foundation, sha256=args.sha256)
     if new:
         run.write_beside(args.foundation)
     if args.sha256 is None:
-        console.say(f"{args.foundation} has the SHA-256 {files.sha256(args.foundation)}; nobody has said which it should "
-                    "have: pin it as sha256 of the potential in the config")  # fmt: skip
+        console.say(
+            f"{args.foundation} has the SHA-256 {files.sha256(args.foundation)}; nobody said which it should have: "
+            "pin it as sha256 of the potential in the config"
+        )
     done = f"fetched from {address}" if new else "there already"
     console.say(f"{args.foundation}: {args.foundation.stat().st_size} bytes, {done}")
 

@@ -22,8 +22,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         raise console.InputError(
             f"--model and --card must be in one folder, got {args.model} and {args.card}"
         )
-    if (args.family == "mace") != (args.foundation is not None):
-        raise console.InputError("--foundation is the model file of a mace, and of no other family")
+    if args.sha256 and not args.foundation:
+        raise console.InputError("--sha256 is that of --foundation, and there is none")
     return args
 
 
@@ -31,22 +31,29 @@ def main() -> None:
     """Export the weights and describe them."""
     args = parse()
     run = provenance.start(vars(args), [args.foundation] if args.foundation else [])
-    from hopline.potentials import shipped
+    recipe = {"weights": args.weights}
+    if args.foundation:
+        recipe["source_sha256"] = files.sha256(args.foundation)
+        if args.sha256 and args.sha256.lower() != recipe["source_sha256"]:
+            raise console.InputError(
+                f"{args.foundation} has the SHA-256 {recipe['source_sha256']}, not {args.sha256}: it was not opened; "
+                "correct the hash, or get the right file"
+            )
+    from hopline.potentials.calculator import family_module
     from hopline.potentials.card import Card, write_card
 
-    taken = shipped.take(
-        args.family, args.weights, foundation=args.foundation, head=args.head, sha256=args.sha256
-    )
     with files.whole(args.model) as temporary:
-        taken.save(temporary)
+        dtype, head = family_module(args.family).export_weights(
+            args.weights, temporary, source=args.foundation, head=args.head
+        )
     card = Card(
         name=args.name,
         family=args.family,
         model_file=args.model.name,
         model_sha256=files.sha256(args.model),
-        dtype=taken.dtype,
-        head=taken.head,
-        recipe=taken.recipe,
+        dtype=dtype,
+        head=head,
+        recipe=recipe | ({"head": head} if head else {}),
         versions=run.versions,
     )
     write_card(args.card, card)

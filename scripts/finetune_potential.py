@@ -71,8 +71,7 @@ def main() -> None:
     task.check(job)
     with stopping.stoppable(), loop.own_folder(args.work):
         outcome = task.trainer(args.family).run(job)
-        with files.whole(args.model) as temporary:
-            outcome.save(temporary)
+        outcome.save(args.model)
         with files.whole(args.training) as temporary:
             outcome.history.to_csv(temporary, index=False)
         card = Card(

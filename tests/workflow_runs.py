@@ -87,6 +87,16 @@ def write_config(path: Path, base: Path, change: Callable[[dict[str, Any]], obje
     return path
 
 
+def supply_sources(tree: Path, config: Path) -> None:
+    """Put empty files in the places of the labels and replay sources that a config names, where there are none."""
+    sections = yaml.safe_load(config.read_text())
+    sources = [dataset["labels"]["source"] for dataset in sections["datasets"].values()]
+    sources += [replay["source"] for replay in sections["replay"].values()]
+    for name in [name for source in sources for name in ([source] if isinstance(source, str) else source)]:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+
+
 def unshared(value: Any) -> Any:
     """Return a copy in which no two places are the same object."""
     if isinstance(value, dict):

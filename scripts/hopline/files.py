@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and are known by their content."""
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -51,6 +52,19 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
     text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
     with whole(path) as temporary:
         temporary.write_text(text)
+
+
+def write_tensors(path: str | os.PathLike[str], content: object) -> None:
+    """Write what torch saves (tensors, models), whole or not at all.
+
+    Torch's own writer turns a full disk into an error that does not say so.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with whole(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -140,6 +140,8 @@ def test_a_shipped_potential_is_fetched_evaluated_and_run(tmp_path, capsys):
     [
         ("fetch_potential", {"--weights": "9.9"}),
         ("fetch_potential", {"--family": "mace"}),
+        ("fetch_potential", {"--head": "pbe"}),
+        ("fetch_potential", {"--sha256": "0" * 64}),
         ("fetch_potential", {"--card": "elsewhere/card.json"}),
     ],
 )

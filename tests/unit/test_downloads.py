@@ -143,3 +143,22 @@ def test_addresses_that_lead_nowhere(tmp_path, serve):
     with pytest.raises(InputError, match="is no address"):
         downloads.fetch("nowhere", tmp_path / "a", sha256=SHA256)
     assert left_in(tmp_path) == []
+
+
+def test_a_file_of_unknown_content_is_taken_as_it_comes(tmp_path, serve):
+    breaking, _ = serve(hangs_up_after=1_234_567)
+    with pytest.raises(Stopped, match="1234567 bytes are kept"):
+        downloads.fetch(breaking, tmp_path / "a.model", sha256=None)
+    url, asked = serve()
+    assert downloads.fetch(url, tmp_path / "a.model", sha256=None)
+    assert asked == ["bytes=1234567-"]
+    assert (tmp_path / "a.model").read_bytes() == CONTENT
+    assert left_in(tmp_path) == ["a.model"]
+
+
+def test_a_file_that_lies_there_is_kept_whatever_it_is_where_nobody_knows_its_hash(tmp_path, serve):
+    (tmp_path / "a.model").write_text("put here by hand")
+    url, asked = serve()
+    assert not downloads.fetch(url, tmp_path / "a.model", sha256=None)
+    assert (tmp_path / "a.model").read_text() == "put here by hand"
+    assert asked == []

@@ -189,6 +189,53 @@ CASES = {
         setting("potentials", "mpa", to={"family": "mace", "weights": "resources/lif/labels.model"}),
         "potentials.mpa.weights: resources/lif/labels.model does not exist; did you mean",
     ),
+    "a system in the place of the foundation models": (
+        lambda config: config.update(
+            systems=config["systems"] | {"foundations": config["systems"]["lif"]},
+            potentials=config["potentials"] | {"mpa": {"family": "mace", "weights": "medium-mpa-0"}},
+        ),
+        "systems.foundations: results/foundations/ is where foundation models are kept",
+    ),
+    "two hashes of one foundation model": (
+        lambda config: config["potentials"].update(
+            {
+                name: {"family": "mace", "weights": "medium-mpa-0", "sha256": 32 * digits}
+                for name, digits in (("one", "ab"), ("two", "cd"))
+            }
+        ),
+        "potentials.one.sha256: other potentials give medium-mpa-0 another one",
+    ),
+    "a head of what has none": (
+        setting("potentials", "chgnet", "head", to="pbe"),
+        "potentials.chgnet: head and sha256 are for MACE's weights; chgnet's are in its package",
+    ),
+    "a hash of what is trained": (
+        setting("potentials", "mace", "sha256", to=64 * "0"),
+        "potentials.mace.sha256: is about weights that are fetched, and this potential is trained",
+    ),
+    "more training frames than are picked": (
+        setting("potentials", "mace", "train_frames", to=97),
+        "potentials.mace.train_frames: datasets.lif-direct.direct.frames picks 96: raise it",
+    ),
+    "more replay frames than there are": (
+        lambda config: config.update(
+            replay={"mptrj": {"source": "resources", "frames": 50}},
+            potentials=config["potentials"]
+            | {
+                "chgnet-ft": config["potentials"]["chgnet-ft"]
+                | {"strategy": "mixed-replay", "replay": "mptrj", "replay_frames": 51}
+            },
+        ),
+        "potentials.chgnet-ft.replay_frames: replay.mptrj.frames is 50: raise it",
+    ),
+    "a grid of half the weights": (
+        setting("potentials", "mace", "grid", to={"name": "lif-{weights}", "weights": [[1, 10]]}),
+        "potentials.mace.grid.weights: [1, 10] is not energy, force and stress weight",
+    ),
+    "a grid of a key that is misspelt": (
+        setting("potentials", "mace", "grid", to={"name": "lif-{epoch}", "epoch": [10]}),
+        "potentials.lif-10.training.epoch: no such key; did you mean 'epochs'?",
+    ),
     "a grid without a name": (
         setting("potentials", "mace", "grid", to={"train_frames": [10, 20]}),
         "potentials.mace.grid: needs a name such as 'lif-{train_frames}'",

@@ -107,6 +107,8 @@ def commands(tree: Path):
     tested = workflow_runs.write_config(
         tree / "tested.yaml", tree / "config" / "quickstart.yaml", add_test_sets
     )
+    study = tree / "config" / "lif.yaml"
+    workflow_runs.supply_sources(tree, study)
     folder = "results/lif/labels/lif-direct"
     for yours in ("pseudopotentials", "potcars"):
         (tree / yours).mkdir(exist_ok=True)
@@ -127,6 +129,7 @@ def commands(tree: Path):
         ),
         workflow_runs.snakemake(tree, *flags, str(with_replay), "--", *replay),
         workflow_runs.snakemake(tree, *flags, str(tested)),
+        workflow_runs.snakemake(tree, *flags, str(study)),
     ]
     for run in runs:
         assert run.status == 0, run.output

@@ -6,7 +6,6 @@ one file that appears whole or not at all after each epoch.
 """
 
 import fcntl
-import io
 import json
 import math
 import os
@@ -22,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import pandas as pd
 
 from hopline.console import InputError, Stopped, progress, say
-from hopline.files import whole
+from hopline.files import whole, write_tensors
 from hopline.stopping import asked_to_stop
 
 HISTORY = (
@@ -193,8 +192,6 @@ def _write(
     weights: Mapping[str, Any],
     identity: Mapping[str, Any],
 ) -> None:
-    import torch
-
     content = {
         "identity": _plain(identity),
         "learner": learner.state(),
@@ -202,11 +199,7 @@ def _write(
         "best_epoch": best_epoch,
         "weights": dict(weights),
     }
-    # torch's own file writer turns a full disk into a RuntimeError that does not say so
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with whole(folder / STATE) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_tensors(folder / STATE, content)
     with whole(folder / CURVE) as temporary:
         pd.DataFrame(rows, columns=list(HISTORY)).to_csv(temporary, index=False)
 

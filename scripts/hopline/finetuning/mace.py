@@ -17,6 +17,7 @@ from mace.modules.lora import merge_lora_weights
 from numpy.typing import NDArray
 
 from hopline.console import progress
+from hopline.files import write_tensors
 from hopline.finetuning import guards
 from hopline.finetuning.loop import run_epochs
 from hopline.finetuning.mace_upstream import LABELS_HEAD, Data, Learner, built, upstream
@@ -86,7 +87,7 @@ def run(task: Task) -> Outcome:
         shifts_eV = fit_atom_energies(sets.train, energy_residuals(calculator, sets.train))
         move_references(model, shifts_eV)
     return Outcome(
-        lambda path: torch.save(model, path), dtype, best.epoch, best.history, references_of(model), proofs
+        lambda path: write_tensors(path, model), dtype, best.epoch, best.history, references_of(model), proofs
     )
 
 
@@ -94,7 +95,7 @@ def exported(model: Any) -> Any:
     """Return a copy of a trained model with one head, the labels', and low-rank corrections merged into its weights."""
     single = copy.deepcopy(model).cpu()
     merge_lora_weights(single)
-    return single_head(single, LABELS_HEAD) if len(single.heads) > 1 else single
+    return single_head(single, LABELS_HEAD)
 
 
 def move_references(model: Any, shifts_eV: Mapping[str, float]) -> None:

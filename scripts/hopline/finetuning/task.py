@@ -68,8 +68,8 @@ class Task:
 class Outcome:
     """A training that is done and proven.
 
-    ``save`` writes the exported model, of one head and the best epoch, to a path. ``proofs`` holds the figures of the
-    proofs (`guards`) and the frames that an epoch trained on.
+    ``save`` writes the exported model, of one head and the best epoch, whole or not at all. ``proofs`` holds the
+    figures of the proofs (`guards`) and the frames that an epoch trained on.
     """
 
     save: Callable[[str | os.PathLike[str]], None]

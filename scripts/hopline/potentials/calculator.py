@@ -1,6 +1,7 @@
 """From a potential card to an ASE calculator, whatever the family."""
 
 import os
+from pathlib import Path
 from typing import Protocol
 
 from ase.calculators.calculator import Calculator
@@ -18,6 +19,11 @@ class Family(Protocol):
         self, model_file: str | os.PathLike[str], *, dtype: str, head: str | None
     ) -> Calculator:
         """Return an ASE calculator of energy, forces and stress."""
+
+    def export_weights(
+        self, weights: str, path: str | os.PathLike[str], *, source: Path | None, head: str | None
+    ) -> tuple[str, str | None]:
+        """Write weights as they are, from the package or from a file, with one head; return data type and head."""
 
 
 def load_calculator(card_path: str | os.PathLike[str]) -> Calculator:

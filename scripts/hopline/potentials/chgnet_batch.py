@@ -121,7 +121,11 @@ def collate(graphs: Sequence[CrystalGraph], device: str | torch.device = "cpu") 
 
 
 def predict(model: CHGNet, batch: Batch, *, to_be_trained: bool) -> Properties:
-    """Return what a CHGNet says about a batch; where it is ``to_be_trained`` all can be differentiated by weights."""
+    """Return what a CHGNet says about a batch; where it is ``to_be_trained`` all can be differentiated by weights.
+
+    Else energies are float64: atoms of some DFT codes have energies of hundreds of eV, in whose sum float32 would lose
+    what the atoms' motion changes.
+    """
     strain = torch.zeros_like(batch.lattice, requires_grad=True)
     lattice = batch.lattice + batch.lattice @ strain
     positions = _by_row(batch.fractional, lattice, batch.graph_of_atom)
@@ -131,10 +135,12 @@ def predict(model: CHGNet, batch: Batch, *, to_be_trained: bool) -> Properties:
         totals.sum(), [positions, strain], create_graph=to_be_trained
     )
     references = model.composition_model.fc.weight[0].index_select(0, batch.numbers - 1)
+    if not to_be_trained:
+        totals, references = totals.detach().double(), references.detach().double()
     energies = (totals + _summed(references, batch.graph_of_atom, len(batch.sizes))) / batch.sizes
     volumes = torch.linalg.det(batch.lattice).abs()[:, None, None]
     stresses = by_strain / volumes * GPA_PER_EV_PER_A3
-    return Properties(energies if to_be_trained else energies.detach(), -by_position, stresses)
+    return Properties(energies, -by_position, stresses)
 
 
 def _by_row(rows: Tensor, matrices: Tensor, owners: Tensor) -> Tensor:

@@ -9,8 +9,10 @@ model file is the one the card was written for, not that its author means well: 
 import copy
 import os
 import pickle
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import ase.stress
@@ -119,12 +121,16 @@ def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str
 
 def read_model(model_file: str | os.PathLike[str]) -> Any:
     """Open a pickled MACE model on the CPU, saying so, since opening it can run code of whoever made it."""
+    if not Path(model_file).is_file():
+        raise InputError(f"the model file {model_file} does not exist")
     say(f"{model_file} is a pickled MACE model: opening it runs what its author put there")
     try:
         model = torch.load(model_file, map_location="cpu", weights_only=False)
         # what every MACE has, and what no other pickle has by accident
         _ = model.r_max, model.atomic_numbers, next(model.parameters())
-    except (RuntimeError, EOFError, AttributeError, KeyError, ImportError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError, OSError, EOFError, AttributeError, KeyError, ImportError, pickle.UnpicklingError,
+    ) as error:  # fmt: skip
         raise InputError(f"{model_file} is not a whole MACE model file: {error}") from error
     return model
 
@@ -160,26 +166,36 @@ def single_head(model: Any, head: str) -> Any:
         return remove_pt_head(model, head)
 
 
-def one_head_of(model: Any, head: str | None) -> Any:
-    """Return a model with one head, that of its name or the only one, proven to compute what the head did before.
+def export_weights(
+    weights: str, path: str | os.PathLike[str], *, source: Path | None, head: str | None
+) -> tuple[str, str | None]:
+    """Write one head of a model file (``source``) as a model file; return its data type and the head's name.
 
-    The proof is energy and forces of a crystal of all the model's elements.
+    A model with one head is copied byte for byte. A head taken out of several is proven to compute what it did among
+    them: energy and forces of a crystal of all the model's elements.
 
     Raises
     ------
     InputError
-        If the head is not there, there are several and none is named, or what came out computes something else.
+        If there is no file, it is no MACE model, the head is not there, there are several and none is named, or what
+        came out computes something else.
     """
+    if source is None:
+        raise InputError(f"the MACE weights {weights} come from a model file: give it")
+    model = read_model(source)
     heads = heads_of(model)
     if head is None and len(heads) > 1:
         raise InputError(
-            f"the model has the heads {', '.join(heads)}: say which one to take (head of the potential in the config)"
+            f"{source} has the heads {', '.join(heads)}: say which one to take (head of the potential in the config)"
         )
     head = head or heads[0]
     single = single_head(model, head)
-    if single is not model:
+    if single is model:
+        shutil.copyfile(source, path)
+    else:
         _refuse_other_answers(model, single, head)
-    return single
+        torch.save(single, path)
+    return dtype_of(model), head
 
 
 def _refuse_other_answers(model: Any, single: Any, head: str) -> None:

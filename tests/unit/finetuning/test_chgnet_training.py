@@ -59,7 +59,7 @@ def labelled_by(calculator, n_frames, *, compound, lattice_A, shifts_eV, first_s
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
     path = tmp_path_factory.mktemp("parent") / "model.pt"
-    chgnet.export_shipped("0.3.0", path)
+    chgnet.export_weights("0.3.0", path, source=None, head=None)
     calculator = chgnet.load_calculator(path, dtype=chgnet.DTYPE, head=None)
     return task.Parent(path, chgnet.DTYPE, calculator)
 

@@ -138,9 +138,11 @@ def test_labels_counted_from_other_atoms_are_refused(tmp_path, parent):
 
 
 def test_a_loss_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"loss is no longer a finite number in epoch \d"):
+        mace.run(make_task(tmp_path / "work", "scratch", tiny_mace("scratch", learning_rate=1e200)))
     train = sprung(12)
     train[3].arrays[frames.FORCES][0, 0] = 1e200
-    with pytest.raises(InputError, match="loss is no longer a finite number in epoch 1"):
+    with pytest.raises(InputError, match="loss is no.* finite number"):
         mace.run(make_task(tmp_path / "work", "scratch", tiny_mace("scratch"), train=train))
 
 
@@ -186,7 +188,4 @@ def test_nothing_of_upstreams_settings_stays_in_the_process(tmp_path):
     mace.run(make_task(tmp_path / "work", "scratch", tiny_mace("scratch", epochs=1)))
     assert torch.get_default_dtype() == torch.float32
     assert logging.getLogger().handlers == handlers
-    assert (
-        "TRAINING" in (tmp_path / "work" / "mace.log").read_text()
-        or (tmp_path / "work" / "mace.log").stat().st_size
-    )
+    assert "Learning rate: 0.01" in (tmp_path / "work" / "mace.log").read_text()

@@ -1,0 +1,37 @@
+"""One head of a foundation model is a parent like any other: what upstream builds begins at its forces."""
+
+import pytest
+import torch
+from foundations import two_heads
+from small import write_potential
+from trainings import make_task, sprung, tiny_mace
+
+from hopline.finetuning import mace, task
+from hopline.potentials import mace as shipped
+from hopline.potentials.calculator import load_calculator
+
+REPLAY = (sprung(8, stiffness=1.0, species=("Na", "Cl"), source="salt"),
+          sprung(3, stiffness=1.0, species=("Na", "Cl"), first_seed=70, source="salt/2"))  # fmt: skip
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    """The second head of a two-head model, exported."""
+    folder = tmp_path_factory.mktemp("parent")
+    torch.save(two_heads(), folder / "two.model")
+    made = shipped.export_weights("two", folder / "one.pt", source=folder / "two.model", head="r2scan")
+    card = write_potential(folder, folder / "one.pt", family="mace", dtype=made[0], head=made[1])
+    return task.Parent(folder / "one.pt", made[0], load_calculator(card))
+
+
+@pytest.mark.parametrize("strategy", ["naive", "replay"])
+def test_a_finetuning_starts_at_the_head_that_was_taken(tmp_path, parent, strategy):
+    replay = REPLAY if strategy == "replay" else ()
+    one = make_task(tmp_path / "work", strategy, tiny_mace(strategy), parent=parent, replay=replay)
+    task.check(one)
+    outcome = mace.run(one)
+    assert outcome.proofs["forces_before_training_vs_parent_eV_per_A"] < 1e-9
+    outcome.save(tmp_path / "model.pt")
+    assert len(shipped.heads_of(shipped.read_model(tmp_path / "model.pt"))) == 1
