@@ -37,6 +37,12 @@ def of_evaluated(name):
     return lambda w: of_potentials(name)(w) if datasets_of(w.system) else []
 
 
+def from_scratch(potential):
+    """Tell whether a potential, or the first of its parents, was trained from random weights."""
+    entry = config["potentials"][potential]
+    return from_scratch(entry["parent"]) if "parent" in entry else entry.get("strategy") == "scratch"
+
+
 def further_evaluations(wildcards):
     """Return the errors of all potentials on the further test sets of their system.
 
@@ -46,7 +52,7 @@ def further_evaluations(wildcards):
         f"results/{wildcards.system}/potentials/{potential}/evaluations/{test_set}.json"
         for potential in potentials_of(wildcards.system)
         for test_set in test_sets_of(wildcards.system)
-        if "replay" not in config["test_sets"][test_set] or config["potentials"][potential].get("strategy") != "scratch"
+        if "replay" not in config["test_sets"][test_set] or not from_scratch(potential)
     ]
 
 

@@ -50,7 +50,7 @@ def points_of(key, entry):
         point = dict(zip(axes, values, strict=True))
         try:
             name = template.format(**{axis: spelt(value) for axis, value in point.items()})
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError, AttributeError):
             refuse(f"{key}.name", f"{template!r} may hold {', '.join(f'{{{axis}}}' for axis in axes)}")
         if "weights" in point and not (isinstance(point["weights"], list) and len(point["weights"]) == len(WEIGHTS)):
             refuse(f"{key}.weights", f"{point['weights']!r} is not energy, force and stress weight, as in [1, 10, 1]")
@@ -172,6 +172,8 @@ def fill_training(key, potential, preset):
             refuse(f"{key}.training.{name}", f"does nothing for {strategy}; {nearest(name, known)}")
     for name, value in preset.items():
         training.setdefault(name, value)
+    if potential["strategy"] in ("replay", "pseudolabel-replay") and training["loss"] != "universal":
+        refuse(f"{key}.training.loss", "multi-head training has MACE's universal loss, whatever is asked for")
     if potential["family"] == "mace":
         labels = config["datasets"][potential["dataset"]]["labels"]
         isolated = "atom_references" in labels or labels["mode"] != "precomputed"

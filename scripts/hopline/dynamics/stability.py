@@ -113,16 +113,21 @@ def examine(
 ) -> Examination:
     """Push all pairs of the frames' elements together and run the hottest frame at the hot stage's temperature.
 
-    ``frames`` are the potential's training frames; the hottest is the one of the highest ``temperature_K``.
+    ``frames`` are the potential's training frames. A pair is pushed together in the hottest frame that holds it; the
+    hot run starts from the hottest of those with the most elements, so that the mobile one is among them.
     """
-    hottest = max(frames, key=lambda atoms: float(atoms.info.get("temperature_K", 0.0)))
+    by_heat = sorted(frames, key=lambda atoms: -float(atoms.info.get("temperature_K", 0.0)))
+    hottest = max(by_heat, key=lambda atoms: len(set(atoms.symbols)))
     elements = sorted({symbol for atoms in frames for symbol in atoms.symbols})
     approaches = [_in_vacuum(pair) for pair in combinations_with_replacement(elements, 2)]
-    approaches += [
-        found
-        for pair in combinations_with_replacement(elements, 2)
-        if (found := _in_crystal(hottest, pair)) is not None
-    ]
+    for pair in combinations_with_replacement(elements, 2):
+        in_crystal = next(
+            (found for atoms in by_heat if (found := _in_crystal(atoms, pair)) is not None), None
+        )
+        if in_crystal is None:
+            say(f"{'-'.join(pair)}: no training frame holds this pair, it is pushed together in vacuum alone")
+        else:
+            approaches.append(in_crystal)
     walls, curves = [], []
     for approach in progress(approaches, total=len(approaches), label="push together", unit="pairs"):
         distances_A, energies_eV = _curve(calculator, approach, scan)
@@ -246,7 +251,7 @@ def _wall(
         barrier_eV=barrier_eV,
         turning_A=turning_A,
         hole_A=hole_A,
-        steepest_eV_per_A=float(np.diff(finite).max() / step_A),
+        steepest_eV_per_A=float(np.diff(finite).max(initial=0.0) / step_A),
     )
 
 

@@ -44,14 +44,17 @@ def run(task: Task) -> Outcome:
     sets, recipe = task.sets, task.recipe
     if task.parent is None:
         raise InputError("CHGNet is trained from a parent: give one")
+    proofs: dict[str, Any] = {}
+    if sets.replay:
+        proofs["replay_energy_rmse_eV_per_atom"] = guards.refuse_other_replay(
+            task.parent.calculator, sets.replay
+        )
     with denormals_flushed():
         model = load_model(task.parent.model_file).to(best_device())
         refuse_other_layers(model)
         freeze(model, task.strategy)
-        proofs: dict[str, Any] = {
-            "trained_weights": _count(model, trained=True),
-            "frozen_weights": _count(model, trained=False),
-        }
+        proofs["trained_weights"] = _count(model, trained=True)
+        proofs["frozen_weights"] = _count(model, trained=False)
         shifts_eV, train = _in_parents_zero(model, sets.train, recipe.batch_size, proofs)
         valid, *replay = (
             examples(graphs_of(model, frames), frames, _references(frames, shifts))
@@ -59,8 +62,8 @@ def run(task: Task) -> Outcome:
         )
         learner = ChgnetLearner(model, train, valid, recipe, seed=task.seed, replay=(replay[0], replay[1]))
         shown = guards.spread(sets.valid)
-        proofs["forces_before_training_vs_parent_eV_per_A"] = guards.refuse_different_forces(
-            learner.forces(shown), guards.forces_on(task.parent.calculator, shown),
+        proofs["before_training_vs_parent"] = guards.refuse_difference(
+            learner.predict(shown), guards.predict(task.parent.calculator, shown),
             what="the parent and the model before training", dtype=DTYPE,
         )  # fmt: skip
         best = run_epochs(
@@ -71,15 +74,15 @@ def run(task: Task) -> Outcome:
             identity=task.identity,
         )
         model.load_state_dict(best.weights)
-        trained_forces = learner.forces(shown)
+        trained = learner.predict(shown)
     move_references(model, shifts_eV)
     calculator = ChgnetCalculator(model)
-    proofs["exported_vs_trained_eV_per_A"] = guards.refuse_different_forces(
-        guards.forces_on(calculator, shown),
-        trained_forces,
-        what="the exported model and the trained one",
-        dtype=DTYPE,
-    )
+    # it was trained in its parent's zero of energy
+    back_eV = {symbol: -shift_eV for symbol, shift_eV in shifts_eV.items()}
+    proofs["exported_vs_trained"] = guards.refuse_difference(
+        guards.predict(calculator, shown, shifts_eV=back_eV), trained,
+        what="the exported model and the trained one", dtype=DTYPE,
+    )  # fmt: skip
     row = best.history.iloc[best.epoch]
     proofs["exported_valid_force_rmse_meV_per_A"] = guards.refuse_other_epoch(
         calculator, sets.valid, float(row["valid_force_rmse_meV_per_A"]), epoch=best.epoch, dtype=DTYPE

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import huber_loss, mse_loss
 
 from hopline.console import InputError, progress
+from hopline.finetuning.guards import Prediction
 from hopline.finetuning.loop import until_stopped
 from hopline.finetuning.recipe import Recipe
 from hopline.frames import labels_of
@@ -170,10 +171,13 @@ class ChgnetLearner:
         self.order.set_state(state["order"])
         self.frames_per_epoch = state["frames_per_epoch"]
 
-    def forces(self, frames: Sequence[Atoms]) -> list[NDArray[np.float64]]:
-        """Return the forces (eV/A) on frames, as the training computes them."""
+    def predict(self, frames: Sequence[Atoms]) -> list[Prediction]:
+        """Return energies and forces on frames as the training computes them, in the parent's zero of energy."""
         graphs = [graph_of(self.model, atoms) for atoms in frames]
-        return [one.forces.cpu().double().numpy() for one in _predicted(self.model, graphs, batch_size=1)]
+        return [
+            Prediction(float(one.energies[0]) * len(one.forces), one.forces.cpu().double().numpy())
+            for one in _predicted(self.model, graphs, batch_size=1)
+        ]
 
     @property
     def replay_frames_per_epoch(self) -> int:

@@ -1,6 +1,7 @@
 """Proofs that a training did what it says: each refuses with the sentence why."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
@@ -13,11 +14,22 @@ from hopline.units import MEV_PER_EV
 
 MAX_INITIAL_ERROR_EV_PER_ATOM = 0.5
 """MACE's fine-tuning guidance: above this the labels' energies are counted from other atoms than the model's."""
-MAX_FORCE_DIFFERENCE_EV_PER_A = {"float64": 1e-6, "float32": 2e-4}
-"""Between two ways to the same forces; float32 keeps seven digits of sums of some 10 eV/A."""
+MAX_DIFFERENCE = {
+    "float64": {"eV_per_A": 1e-6, "eV_per_atom": 1e-6},
+    "float32": {"eV_per_A": 2e-4, "eV_per_atom": 2e-3},
+}
+"""Between two ways to the same; float32 keeps seven digits, of forces of 10 eV/A and energies of 1000 eV/atom."""
 MAX_RMSE_DIFFERENCE = {"float64": 1e-5, "float32": 2e-3}
 """Relative, between two ways to the same validation error."""
-N_COMPARED = 5
+N_COMPARED, MAX_REPLAY_FRAMES = 5, 50
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says about a frame: energy (eV) and forces (n_atoms, 3) in eV/A."""
+
+    energy_eV: float
+    forces_eV_per_A: NDArray[np.float64]
 
 
 def refuse_reference_mismatch(errors_eV_per_atom: NDArray[np.float64], kind: str) -> float:
@@ -39,20 +51,28 @@ def refuse_reference_mismatch(errors_eV_per_atom: NDArray[np.float64], kind: str
     return error
 
 
-def refuse_different_forces(
-    first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]], *, dtype: str, what: str
-) -> float:
-    """Return the largest difference (eV/A) between forces on the same frames; beyond rounding it is refused.
+def refuse_difference(
+    first: Sequence[Prediction], second: Sequence[Prediction], *, dtype: str, what: str
+) -> dict[str, float]:
+    """Return the largest differences of two predictions for the same frames, by unit; beyond rounding they are refused.
 
     ``what`` names the two, as in "the exported model and the trained one".
     """
-    difference = max(float(np.abs(a - b).max()) for a, b in zip(first, second, strict=True))
-    if not difference <= MAX_FORCE_DIFFERENCE_EV_PER_A[dtype]:
-        raise InputError(
-            f"{what} differ by {difference:.2g} eV/A on the same frames, where {dtype} allows "
-            f"{MAX_FORCE_DIFFERENCE_EV_PER_A[dtype]:.0e}: the model is not what it should be; it was not written"
-        )
-    return difference
+    pairs = list(zip(first, second, strict=True))
+    found = {
+        "eV_per_A": max(float(np.abs(one.forces_eV_per_A - two.forces_eV_per_A).max()) for one, two in pairs),
+        "eV_per_atom": max(
+            abs(one.energy_eV - two.energy_eV) / len(one.forces_eV_per_A) for one, two in pairs
+        ),
+    }
+    allowed = MAX_DIFFERENCE[dtype]
+    for unit, difference in found.items():
+        if not difference <= allowed[unit]:
+            raise InputError(
+                f"{what} differ by {difference:.2g} {unit.replace('_per_', '/')} on the same frames, where {dtype} "
+                f"allows {allowed[unit]:.0e}: the model is not what it should be; it was not written"
+            )
+    return found
 
 
 def refuse_other_epoch(
@@ -60,18 +80,38 @@ def refuse_other_epoch(
 ) -> float:
     """Return the force RMSE (meV/A) of the exported model on the validation frames; it must be the best epoch's."""
     squares = [
-        np.square(forces - labels_of(atoms).forces_eV_per_A).ravel()
-        for atoms, forces in zip(valid, forces_on(calculator, valid), strict=True)
+        np.square(found.forces_eV_per_A - labels_of(atoms).forces_eV_per_A).ravel()
+        for atoms, found in zip(valid, predict(calculator, valid), strict=True)
     ]
     measured = float(np.sqrt(np.mean(np.concatenate(squares)))) * MEV_PER_EV
     # an error of nothing cannot be compared by its ratio
-    floor = MAX_FORCE_DIFFERENCE_EV_PER_A[dtype] * MEV_PER_EV
+    floor = MAX_DIFFERENCE[dtype]["eV_per_A"] * MEV_PER_EV
     if not abs(measured - expected_meV_per_A) <= MAX_RMSE_DIFFERENCE[dtype] * expected_meV_per_A + floor:
         raise InputError(
             f"the exported model's force RMSE on the validation frames is {measured:.3f} meV/A, that of its best epoch "
             f"({epoch}) was {expected_meV_per_A:.3f}: it is another epoch's; it was not written"
         )
     return measured
+
+
+def refuse_other_replay(parent: Calculator, replay: Sequence[Atoms]) -> float:
+    """Return the RMS of a parent's energy errors (eV/atom) on up to 50 replay frames; above 0.5 they are refused.
+
+    Replay frames keep what the parent knows: they have to count energies as it does.
+    """
+    shown = spread(replay, MAX_REPLAY_FRAMES)
+    errors = [
+        (labels_of(atoms).energy_eV - found.energy_eV) / len(atoms)
+        for atoms, found in zip(shown, predict(parent, shown), strict=True)
+    ]
+    error = float(np.sqrt(np.mean(np.square(errors))))
+    if not error <= MAX_INITIAL_ERROR_EV_PER_ATOM:
+        raise InputError(
+            f"the parent's energies of the replay frames are wrong by {error:.2f} eV/atom: they are of other settings "
+            "than what it was trained on, or it is a fine-tune that counts as another code does: take other replay "
+            "frames, or have the parent label them (strategy pseudolabel-replay of MACE)"
+        )
+    return error
 
 
 def refuse_untrained_replay(frames_per_epoch: int, n_replay: int, batch_size: int) -> None:
@@ -82,17 +122,22 @@ def refuse_untrained_replay(frames_per_epoch: int, n_replay: int, batch_size: in
         )
 
 
-def forces_on(calculator: Calculator, frames: Sequence[Atoms]) -> list[NDArray[np.float64]]:
-    """Return a calculator's forces (eV/A) on each frame."""
-    return [np.asarray(calculator.get_property("forces", atoms), dtype=float) for atoms in frames]
+def predict(
+    calculator: Calculator, frames: Sequence[Atoms], *, shifts_eV: Mapping[str, float] | None = None
+) -> list[Prediction]:
+    """Return a calculator's predictions, with an energy (eV) for each atom of an element added where that is given."""
+    shifts_eV = shifts_eV or {}
+    return [
+        Prediction(
+            float(calculator.get_property("energy", atoms))
+            + sum(shifts_eV.get(one, 0.0) for one in atoms.symbols),
+            np.asarray(calculator.get_property("forces", atoms), dtype=float),
+        )
+        for atoms in frames
+    ]
 
 
 def spread(frames: Sequence[Atoms], n_wanted: int = N_COMPARED) -> list[Atoms]:
     """Return up to ``n_wanted`` frames, evenly from first to last."""
     rows = np.unique(np.linspace(0, len(frames) - 1, n_wanted).round().astype(int))
     return [frames[row] for row in rows]
-
-
-def describe(figures: Mapping[str, float | int]) -> str:
-    """Return the figures of the proofs in one line."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items())

@@ -6,6 +6,7 @@ one file that appears whole or not at all after each epoch.
 """
 
 import fcntl
+import io
 import json
 import math
 import os
@@ -36,7 +37,7 @@ HISTORY = (
     "replay_force_rmse_meV_per_A",
 )
 """Columns of training.csv; epoch 0 is the model before its training. Without replay the last column is empty."""
-STATE, CURVE, LOCK = "state.pt", "training.csv", "lock"
+STATE, CURVE = "state.pt", "training.csv"
 
 T = TypeVar("T")
 
@@ -111,33 +112,44 @@ def run_epochs(
         _write(folder, learner, rows, best_epoch, weights, identity)
         say(_line(rows, best_epoch, epochs))
         if asked_to_stop() and epoch < epochs:
-            _stop(epoch)
+            raise Stopped(f"asked to stop after epoch {epoch}: the same command goes on from there")
+    if best_epoch == 0:
+        say(
+            "no epoch was better on the validation frames than the model before its training, which is what comes out"
+        )
     return Best(best_epoch, weights, pd.DataFrame(rows, columns=list(HISTORY)))
 
 
-def until_stopped(batches: Iterable[T]) -> Iterator[T]:
-    """Yield batches until somebody asks to stop; the epoch that is cut off is trained again by the next attempt."""
-    for batch in batches:
+def until_stopped(items: Iterable[T]) -> Iterator[T]:
+    """Yield batches or frames until somebody asks to stop; what is cut off is done again by the next attempt."""
+    for item in items:
         if asked_to_stop():
-            raise Stopped("asked to stop within an epoch: the same command goes on from the last whole one")
-        yield batch
+            raise Stopped(
+                "asked to stop: the same command goes on, from the last whole epoch if there is one"
+            )
+        yield item
 
 
 @contextmanager
 def own_folder(folder: Path) -> Iterator[Path]:
-    """Hold a training's folder for this process alone; it is removed when the block succeeds."""
+    """Hold a training's folder for this process alone; it is removed when the block succeeds.
+
+    The lock lies beside the folder: a network file system cannot remove a folder that holds an open file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
+    beside = folder.with_name(f"{folder.name}.lock")
+    with beside.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{folder} is in use by another training: wait for it or stop it") from error
+        except OSError as error:
+            say(
+                f"{beside} cannot be locked ({error.strerror}): see to it that no other training uses {folder}"
+            )
         yield folder
         shutil.rmtree(folder)
-
-
-def _stop(epoch: int) -> None:
-    raise Stopped(f"asked to stop after epoch {epoch}: the same command goes on from there")
+        beside.unlink()
 
 
 def _row(learner: Learner, epoch: int, wall_time_s: float, train_loss: float) -> dict[str, float]:
@@ -210,10 +222,12 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
 
     if not path.is_file():
         return None
+    # a disk that fails here says nothing of the state, while torch calls a damaged file an OSError too
+    content = io.BytesIO(path.read_bytes())
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
         of_this_training = state["identity"] == _plain(identity)
-    except (RuntimeError, EOFError, KeyError, TypeError, OSError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, OSError, pickle.UnpicklingError) as error:
         say(f"{path} cannot be read ({error}): starting from the first epoch")
         return None
     if not of_this_training:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hopline.console import progress
 from hopline.files import write_tensors
 from hopline.finetuning import guards
-from hopline.finetuning.loop import run_epochs
+from hopline.finetuning.loop import run_epochs, until_stopped
 from hopline.finetuning.mace_upstream import LABELS_HEAD, Data, Learner, built, upstream
 from hopline.finetuning.pseudolabels import pseudolabelled
 from hopline.finetuning.references import ESTIMATED, choose_references, fit_atom_energies, sum_of_atoms
@@ -44,6 +44,8 @@ def run(task: Task) -> Outcome:
     dtype, kind = str(recipe.dtype), str(recipe.atom_energies)
     proofs: dict[str, Any] = {}
     energies_eV = _references(task, proofs)
+    if parent is not None and task.strategy == "replay":
+        proofs["replay_energy_rmse_eV_per_atom"] = guards.refuse_other_replay(parent.calculator, sets.replay)
     data = Data(sets.train, sets.valid, _replay(task))
     with upstream(dtype, task.folder):
         objects = built(
@@ -53,8 +55,9 @@ def run(task: Task) -> Outcome:
         learner = Learner(objects)
         shown = guards.spread(sets.valid)
         if parent is not None:
-            proofs["forces_before_training_vs_parent_eV_per_A"] = guards.refuse_different_forces(
-                learner.forces(shown), guards.forces_on(parent.calculator, shown),
+            proofs["before_training_vs_parent"] = guards.refuse_difference(
+                learner.predict(shown),
+                guards.predict(parent.calculator, shown, shifts_eV=_shifts(parent.calculator, energies_eV)),
                 what="the parent and the model before training", dtype=min(dtype, parent.dtype),
             )  # fmt: skip
         best = run_epochs(
@@ -65,15 +68,12 @@ def run(task: Task) -> Outcome:
             identity=task.identity,
         )
         learner.model.load_state_dict(best.weights)
-        trained_forces = learner.forces(shown)
+        trained = learner.predict(shown)
         model = exported(learner.model)
     calculator = MaceCalculator(model, dtype=dtype, head=None)
     row = best.history.iloc[best.epoch]
-    proofs["exported_vs_trained_eV_per_A"] = guards.refuse_different_forces(
-        guards.forces_on(calculator, shown),
-        trained_forces,
-        what="the exported model and the trained one",
-        dtype=dtype,
+    proofs["exported_vs_trained"] = guards.refuse_difference(
+        guards.predict(calculator, shown), trained, what="the exported model and the trained one", dtype=dtype
     )
     proofs["exported_valid_force_rmse_meV_per_A"] = guards.refuse_other_epoch(
         calculator, sets.valid, float(row["valid_force_rmse_meV_per_A"]), epoch=best.epoch, dtype=dtype
@@ -120,7 +120,7 @@ def energy_residuals(calculator: MaceCalculator, frames: Sequence[Atoms]) -> NDA
     return np.array(
         [
             labels_of(atoms).energy_eV - float(calculator.get_property("energy", atoms))
-            for atoms in progress(frames, total=len(frames), label="energies", unit="frames")
+            for atoms in progress(until_stopped(frames), total=len(frames), label="energies", unit="frames")
         ]
     )
 
@@ -139,6 +139,12 @@ def _references(task: Task, proofs: dict[str, Any]) -> dict[str, float]:
     sizes = np.array([len(atoms) for atoms in train])
     proofs["initial_energy_rmse_eV_per_atom"] = guards.refuse_reference_mismatch(left_eV / sizes, kind)
     return energies_eV
+
+
+def _shifts(calculator: MaceCalculator, energies_eV: Mapping[str, float]) -> dict[str, float]:
+    """Return what each element's reference energy (eV) is above that of a parent."""
+    before_eV = references_of(calculator.model)
+    return {symbol: energy_eV - before_eV[symbol] for symbol, energy_eV in energies_eV.items()}
 
 
 def _replay(task: Task) -> tuple[Sequence[Atoms], Sequence[Atoms]] | None:

@@ -19,15 +19,15 @@ import mace  # noqa: F401  # before e3nn: it lets torch load e3nn's constants
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from mace import tools
 from mace.cli import run_train
 from mace.data import AtomicData, config_from_atoms
 from mace.tools import torch_geometric
 from mace.tools.train import evaluate, train_one_epoch
-from numpy.typing import NDArray
 
 from hopline.console import InputError
+from hopline.finetuning.guards import Prediction
 from hopline.finetuning.loop import until_stopped
 from hopline.finetuning.recipe import Recipe
 from hopline.frames import ENERGY, FORCES, STRESS, write_frames
@@ -89,10 +89,26 @@ def built(
     try:
         run_train.run(tools.build_default_arg_parser().parse_args(flags))
     except _BuiltError as arrived:
+        _set_references(arrived.objects["model"], atom_energies_eV)
         return arrived.objects
     finally:
         tools.train = upstreams_epochs
     raise RuntimeError("mace_run_train ended before its training began")
+
+
+def _set_references(model: Any, atom_energies_eV: Mapping[str, float]) -> None:
+    """Write the reference energies of the labels' head into a model, in place.
+
+    Where a fine-tuned model keeps all elements of its parent, upstream takes over the parent's references with its
+    weights, whatever E0s it was given (mace-torch 0.3.16, `load_foundations_elements`).
+    """
+    energies_eV = model.atomic_energies_fn.atomic_energies
+    row = energies_eV[list(model.heads).index(LABELS_HEAD)] if energies_eV.ndim > 1 else energies_eV
+    with torch.no_grad():
+        for column, number in enumerate(model.atomic_numbers.tolist()):
+            symbol = chemical_symbols[number]
+            if symbol in atom_energies_eV:
+                row[column] = atom_energies_eV[symbol]
 
 
 class Learner:
@@ -176,8 +192,8 @@ class Learner:
         torch.set_rng_state(state["random"])
         self.frames_per_epoch = state["frames_per_epoch"]
 
-    def forces(self, frames: Sequence[Atoms]) -> list[NDArray[np.float64]]:
-        """Return the forces (eV/A) of the labels' head on frames, taken by upstream's own path, in one batch."""
+    def predict(self, frames: Sequence[Atoms]) -> list[Prediction]:
+        """Return what the labels' head says about frames, taken by upstream's own path, in one batch."""
         heads, table = list(self.model.heads), tools.AtomicNumberTable(self.model.atomic_numbers.tolist())
         graphs = [
             AtomicData.from_config(
@@ -188,8 +204,13 @@ class Learner:
         ]  # fmt: skip
         batch = torch_geometric.Batch.from_data_list(graphs).to(self.common["device"])
         out = self.model(batch.to_dict(), training=False, compute_force=True, compute_stress=False)
-        forces = out["forces"].detach().cpu().double().numpy()
-        return np.split(forces, np.cumsum([len(atoms) for atoms in frames])[:-1])
+        forces = np.split(
+            out["forces"].detach().cpu().double().numpy(), np.cumsum([len(atoms) for atoms in frames])[:-1]
+        )
+        return [
+            Prediction(energy_eV, of_frame)
+            for energy_eV, of_frame in zip(out["energy"].tolist(), forces, strict=True)
+        ]
 
     @property
     def replay_frames_per_epoch(self) -> int:
@@ -263,11 +284,14 @@ def _refuse_unfit(data: Data, recipe: Recipe, atom_energies_eV: Mapping[str, flo
         raise InputError(
             f"{len(data.train)} training frames do not fill one batch of {recipe.batch_size}: lower training.batch_size"
         )
-    missing = {symbol for atoms in (*data.train, *data.valid) for symbol in atoms.symbols} - set(
+    replayed = [atoms for part in data.replay or () for atoms in part]
+    missing = {symbol for atoms in (*data.train, *data.valid, *replayed) for symbol in atoms.symbols} - set(
         atom_energies_eV
     )
     if missing:
-        raise InputError(f"{', '.join(sorted(missing))} have no atomic reference energy")
+        raise InputError(
+            f"{', '.join(sorted(missing))}: no atomic reference energy, or the parent does not know it"
+        )
 
 
 def _flags(

@@ -60,14 +60,23 @@ class Properties(NamedTuple):
     stresses: Tensor
 
 
+class _Flushing:
+    """How many blocks want denormal numbers flushed; torch does not tell."""
+
+    depth = 0
+
+
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
     """Let numbers below 1e-38 be zero within the block: CHGNet's activations make them, and each costs 100 cycles."""
+    _Flushing.depth += 1
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        _Flushing.depth -= 1
+        # the end of an inner block is not that of the outer one
+        torch.set_flush_denormal(_Flushing.depth > 0)
 
 
 def refuse_other_layers(model: CHGNet) -> None:

@@ -148,7 +148,7 @@ def test_the_exported_model_is_the_best_epoch(tmp_path, parent, hard):
     )
     assert figures["stress_rmse_GPa"] == pytest.approx(best["valid_stress_rmse_GPa"], rel=1e-3)
     assert outcome.proofs["frames_per_epoch"] == {"labels": 9}
-    assert outcome.proofs["forces_before_training_vs_parent_eV_per_A"] < 1e-4
+    assert outcome.proofs["before_training_vs_parent"]["eV_per_A"] < 1e-4
     # the parent's own model is as it was
     assert (
         chgnet.load_shipped("0.3.0")

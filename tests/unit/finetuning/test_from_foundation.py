@@ -32,6 +32,6 @@ def test_a_finetuning_starts_at_the_head_that_was_taken(tmp_path, parent, strate
     one = make_task(tmp_path / "work", strategy, tiny_mace(strategy), parent=parent, replay=replay)
     task.check(one)
     outcome = mace.run(one)
-    assert outcome.proofs["forces_before_training_vs_parent_eV_per_A"] < 1e-9
+    assert outcome.proofs["before_training_vs_parent"]["eV_per_A"] < 1e-9
     outcome.save(tmp_path / "model.pt")
     assert len(shipped.heads_of(shipped.read_model(tmp_path / "model.pt"))) == 1

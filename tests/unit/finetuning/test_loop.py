@@ -202,7 +202,7 @@ def test_asked_to_stop_within_an_epoch_it_goes_on_from_the_one_before(tmp_path, 
             return super().train_epoch()
 
     unbroken = train(tmp_path / "unbroken", Parabola(noise=2.0))
-    with stoppable(), pytest.raises(Stopped, match="within an epoch: the same command goes on"):
+    with stoppable(), pytest.raises(Stopped, match="asked to stop: the same command goes on"):
         train(tmp_path / "stopped", Asked(noise=2.0))
     assert len(pd.read_csv(tmp_path / "stopped" / loop.CURVE)) == 4
     resumed = train(tmp_path / "stopped", Parabola(noise=2.0))

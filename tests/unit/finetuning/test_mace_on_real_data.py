@@ -116,7 +116,6 @@ def test_every_strategy_learns_lif_and_replay_forgets_less(tmp_path, foundation,
             name: force_error(calculator, part) / force_error(parent.calculator, part)
             for name, part in (("replayed", replayed), ("kept", kept))
         }
-    print(over_foundation)
     assert over_foundation["replay"]["replayed"] < 1.5
     assert over_foundation["naive"]["replayed"] > 1.5
     assert over_foundation["replay"]["kept"] < over_foundation["naive"]["kept"]
