@@ -46,7 +46,7 @@ def run(task: Task) -> Outcome:
         raise InputError("CHGNet is trained from a parent: give one")
     proofs: dict[str, Any] = {}
     if sets.replay:
-        proofs["replay_energy_rmse_eV_per_atom"] = guards.refuse_other_replay(
+        proofs["replay_energy_error_eV_per_atom"] = guards.refuse_other_replay(
             task.parent.calculator, sets.replay
         )
     with denormals_flushed():

@@ -227,7 +227,15 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
         of_this_training = state["identity"] == _plain(identity)
-    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, OSError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OSError,
+        pickle.UnpicklingError,
+    ) as error:
         say(f"{path} cannot be read ({error}): starting from the first epoch")
         return None
     if not of_this_training:

@@ -45,7 +45,7 @@ def run(task: Task) -> Outcome:
     proofs: dict[str, Any] = {}
     energies_eV = _references(task, proofs)
     if parent is not None and task.strategy == "replay":
-        proofs["replay_energy_rmse_eV_per_atom"] = guards.refuse_other_replay(parent.calculator, sets.replay)
+        proofs["replay_energy_error_eV_per_atom"] = guards.refuse_other_replay(parent.calculator, sets.replay)
     data = Data(sets.train, sets.valid, _replay(task))
     with upstream(dtype, task.folder):
         objects = built(

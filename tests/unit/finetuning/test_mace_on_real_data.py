@@ -68,7 +68,7 @@ def foundation(tmp_path_factory, shared_data):
     isolated = json.loads((shared_data / "mptrj" / "mp_vasp_e0.json").read_text())["pbe"]
     energies_eV = {chemical_symbols[int(number)]: energy_eV for number, energy_eV in isolated.items()}
     recipe = make_recipe(
-        "mace", "scratch", epochs=24, learning_rate=0.03, batch_size=2, energy_weight=1, force_weight=10,
+        "mace", "scratch", epochs=30, learning_rate=0.03, batch_size=2, energy_weight=1, force_weight=10,
         stress_weight=10, max_ell=2, correlation=2, final_learning_rate_ratio=0.1, atom_energies="isolated",
     )  # fmt: skip
     one = task.Task(
