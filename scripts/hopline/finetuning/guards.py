@@ -109,8 +109,8 @@ def refuse_other_replay(parent: Calculator, replay: Sequence[Atoms]) -> float:
     if not abs(error) <= MAX_INITIAL_ERROR_EV_PER_ATOM:
         raise InputError(
             f"the parent's energies of the replay frames are wrong by {error:.2f} eV/atom on average: they are of "
-            "other settings than what it was trained on, or it is a fine-tune that counts as another code does: take other "
-            "replay frames, or have the parent label them (strategy pseudolabel-replay of MACE)"
+            "other settings than what it was trained on, or it is a fine-tune that counts as another code does: take "
+            "other replay frames, or have the parent label them (strategy pseudolabel-replay of MACE)"
         )
     return error
 
