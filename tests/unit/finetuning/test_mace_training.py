@@ -170,7 +170,7 @@ def test_what_cannot_train_is_refused_before_anything_runs(tmp_path):
         (
             tiny_mace("scratch"),
             {"train": sprung(12, species=("Li", "Cl"))},
-            "F have no atomic reference energy",
+            "F: no atomic reference energy",
         ),
     )
     for recipe, changes, message in cases:
