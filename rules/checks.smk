@@ -172,7 +172,7 @@ def check_replay(name, replay):
     if ("source" in replay) == ("download" in replay):
         refuse(key, "needs either source (files one has) or download (url and sha256)")
     sources = replay.get("source", [])
-    for source in sources if isinstance(sources, list) else [sources]:
+    for source in listed(sources):
         check_file(f"{key}.source", source)
     if replay["select"] != "random" and replay["pool_frames"] < replay["frames"]:
         refuse(f"{key}.pool_frames", f"must be frames ({replay['frames']}) or more: it is selected from")

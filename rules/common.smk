@@ -30,7 +30,7 @@ def temperatures_of(potential, system):
 def sources_of(dataset):
     """Return the files and folders that the labels of a precomputed dataset come from."""
     source = config["datasets"][dataset]["labels"]["source"]
-    return source if isinstance(source, list) else [source]
+    return listed(source)
 
 
 def test_sets_of(system):

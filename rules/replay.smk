@@ -17,7 +17,7 @@ def download_of(replay):
 
 def replay_sources(wildcards):
     source = config["replay"][wildcards.replay].get("source", download_of(wildcards.replay))
-    return source if isinstance(source, list) else [source]
+    return listed(source)
 
 
 def replay_flags(wildcards):

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from hopline import console, files, provenance
+from hopline.potentials.card import Card, refuse_apart, write_card
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -18,10 +19,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="model file to write, in the card's folder")
     parser.add_argument("--card", type=Path, required=True, help="card.json to write")
     args = parser.parse_args(argv)
-    if args.model.parent.resolve() != args.card.parent.resolve():
-        raise console.InputError(
-            f"--model and --card must be in one folder, got {args.model} and {args.card}"
-        )
+    refuse_apart(args.model, args.card)
     if args.sha256 and not args.foundation:
         raise console.InputError("--sha256 is that of --foundation, and there is none")
     return args
@@ -40,7 +38,6 @@ def main() -> None:
                 "correct the hash, or get the right file"
             )
     from hopline.potentials.calculator import family_module
-    from hopline.potentials.card import Card, write_card
 
     with files.whole(args.model) as temporary:
         dtype, head = family_module(args.family).export_weights(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hopline import console, files, provenance, stopping
 from hopline.finetuning import recipe as recipes
+from hopline.potentials.card import Card, refuse_apart, write_card
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,10 +39,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--card", type=Path, required=True, help="card.json to write")
     parser.add_argument("--training", type=Path, required=True, help="CSV of the learning curve to write")
     args = parser.parse_args(argv)
-    if args.model.parent.resolve() != args.card.parent.resolve():
-        raise console.InputError(
-            f"--model and --card must be in one folder, got {args.model} and {args.card}"
-        )
+    refuse_apart(args.model, args.card)
     return args
 
 
@@ -56,8 +54,8 @@ def main() -> None:
     inputs = {role: getattr(args, role) for role in roles if getattr(args, role)}
     run = provenance.start(vars(args), inputs.values())
     from hopline.finetuning import loop, task
-    from hopline.potentials.card import Card, write_card
 
+    sha256 = {role: run.inputs_sha256[str(path)] for role, path in inputs.items() if path.is_file()}
     made_of = recipes.as_dict(recipe) | {name: getattr(args, name) for name in ("strategy", "seed")}
     job = task.Task(
         sets=task.read_sets(
@@ -65,7 +63,7 @@ def main() -> None:
         ),
         recipe=recipe, strategy=args.strategy, parent=task.read_parent(args.parent, args.family),
         dataset=files.read_json(args.dataset), seed=args.seed, folder=args.work,
-        identity=made_of | {role: files.sha256(path) for role, path in inputs.items()} | run.versions
+        identity=made_of | sha256 | run.versions
         | {name: getattr(args, name) for name in ("family", "train_frames", "replay_frames")},
     )  # fmt: skip
     task.check(job)
@@ -76,9 +74,9 @@ def main() -> None:
             outcome.history.to_csv(temporary, index=False)
         card = Card(
             name=args.name, family=args.family, model_file=args.model.name, model_sha256=files.sha256(args.model),
-            dtype=outcome.dtype, parent_card_sha256=files.sha256(args.parent) if args.parent else None,
-            dataset_sha256=files.sha256(args.dataset), atom_energies_eV=outcome.atom_energies_eV,
-            replay_sha256=files.sha256(args.replay) if args.replay else None, frames=task.counts(job.sets),
+            dtype=outcome.dtype, parent_card_sha256=sha256.get("parent"),
+            dataset_sha256=sha256["dataset"], atom_energies_eV=outcome.atom_energies_eV,
+            replay_sha256=sha256.get("replay"), frames=task.counts(job.sets),
             recipe=made_of | {"best_epoch": outcome.best_epoch}, proofs=outcome.proofs, versions=run.versions,
         )  # fmt: skip
         write_card(args.card, card)

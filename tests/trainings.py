@@ -59,6 +59,13 @@ def sprung(n_frames, *, stiffness=2.0, first_seed=0, rattle_A=0.1, species=None,
     return made
 
 
+REPLAY = (
+    sprung(8, stiffness=1.0, species=("Na", "Cl"), source="salt"),
+    sprung(3, stiffness=1.0, species=("Na", "Cl"), first_seed=70, source="salt/2"),
+)
+"""Frames of a salt to replay, and those that validate."""
+
+
 def make_task(
     folder, strategy, recipe, *, parent=None, train=None, valid=None, replay=(), dataset=None, **identity
 ):

@@ -21,7 +21,7 @@ from chgnet.model.model import CHGNet
 
 from hopline.console import InputError, say
 from hopline.finetuning import guards
-from hopline.finetuning.chgnet_learner import ChgnetLearner, Example, energies_of, examples, graphs_of
+from hopline.finetuning.chgnet_learner import REPLAY, ChgnetLearner, Example, energies_of, examples, graphs_of
 from hopline.finetuning.loop import run_epochs
 from hopline.finetuning.references import ESTIMATED, fit_atom_energies, sum_of_atoms
 from hopline.finetuning.task import Outcome, Task
@@ -79,17 +79,8 @@ def run(task: Task) -> Outcome:
     calculator = ChgnetCalculator(model)
     # it was trained in its parent's zero of energy
     back_eV = {symbol: -shift_eV for symbol, shift_eV in shifts_eV.items()}
-    proofs["exported_vs_trained"] = guards.refuse_difference(
-        guards.predict(calculator, shown, shifts_eV=back_eV), trained,
-        what="the exported model and the trained one", dtype=DTYPE,
-    )  # fmt: skip
-    row = best.history.iloc[best.epoch]
-    proofs["exported_valid_force_rmse_meV_per_A"] = guards.refuse_other_epoch(
-        calculator, sets.valid, float(row["valid_force_rmse_meV_per_A"]), epoch=best.epoch, dtype=DTYPE
-    )
-    proofs["frames_per_epoch"] = learner.frames_per_epoch
-    if sets.replay:
-        guards.refuse_untrained_replay(learner.replay_frames_per_epoch, len(sets.replay), recipe.batch_size)
+    proofs |= guards.prove_export(calculator, sets.valid, trained, best, dtype=DTYPE, shifts_eV=back_eV)
+    proofs |= guards.prove_replay(learner.frames_per_epoch, REPLAY, len(sets.replay), recipe.batch_size)
     references_eV = references_of(model, shifts_eV)
     return Outcome(
         lambda path: save_model(model, path), DTYPE, best.epoch, best.history, references_eV, proofs

@@ -179,11 +179,6 @@ class ChgnetLearner:
             for one in _predicted(self.model, graphs, batch_size=1)
         ]
 
-    @property
-    def replay_frames_per_epoch(self) -> int:
-        """Number of replay frames in the batches of the last epoch."""
-        return self.frames_per_epoch.get(REPLAY, 0)
-
     def _batches(self) -> Iterator[list[int]]:
         """Yield rows of `train`, in a new order each epoch."""
         order = torch.randperm(len(self.train), generator=self.order).tolist()

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
-from hopline.console import InputError
+from hopline.console import InputError, progress
+from hopline.finetuning.loop import Best, until_stopped
 from hopline.frames import labels_of
 from hopline.units import MEV_PER_EV
 
@@ -101,11 +103,7 @@ def refuse_other_replay(parent: Calculator, replay: Sequence[Atoms]) -> float:
     parent may be wrong by as much on single frames.)
     """
     shown = spread(replay, MAX_REPLAY_FRAMES)
-    errors = [
-        (labels_of(atoms).energy_eV - found.energy_eV) / len(atoms)
-        for atoms, found in zip(shown, predict(parent, shown), strict=True)
-    ]
-    error = float(np.mean(errors))
+    error = float(np.mean(energy_residuals(parent, shown) / np.array([len(atoms) for atoms in shown])))
     if not abs(error) <= MAX_INITIAL_ERROR_EV_PER_ATOM:
         raise InputError(
             f"the parent's energies of the replay frames are wrong by {error:.2f} eV/atom on average: they are of "
@@ -115,12 +113,52 @@ def refuse_other_replay(parent: Calculator, replay: Sequence[Atoms]) -> float:
     return error
 
 
-def refuse_untrained_replay(frames_per_epoch: int, n_replay: int, batch_size: int) -> None:
-    """Refuse a training with replay whose batches held fewer replay frames than there are, but for a batch cut off."""
-    if frames_per_epoch == 0 or frames_per_epoch <= n_replay - batch_size:
+def prove_export(
+    calculator: Calculator,
+    valid: Sequence[Atoms],
+    trained: Sequence[Prediction],
+    best: Best,
+    *,
+    dtype: str,
+    shifts_eV: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Return the figures that show an exported model to be the trained one, and the best epoch's; else it is refused.
+
+    ``trained`` are predictions of the model in training for ``spread(valid)``; ``shifts_eV`` takes the exported one's
+    energies to the zero in which it was trained.
+    """
+    difference = refuse_difference(
+        predict(calculator, spread(valid), shifts_eV=shifts_eV), trained,
+        what="the exported model and the trained one", dtype=dtype,
+    )  # fmt: skip
+    expected = float(best.history["valid_force_rmse_meV_per_A"].iloc[best.epoch])
+    measured = refuse_other_epoch(calculator, valid, expected, epoch=best.epoch, dtype=dtype)
+    return {"exported_vs_trained": difference, "exported_valid_force_rmse_meV_per_A": measured}
+
+
+def prove_replay(
+    frames_per_epoch: Mapping[str, int], replay: str, n_replay: int, batch_size: int
+) -> dict[str, Any]:
+    """Return the frames that an epoch trained on, by their set; fewer of ``replay`` than there are are refused.
+
+    A last batch that is not full may be left out of an epoch.
+    """
+    trained = frames_per_epoch.get(replay, 0)
+    if n_replay and (trained == 0 or trained <= n_replay - batch_size):
         raise InputError(
-            f"of {n_replay} replay frames {frames_per_epoch} were trained in an epoch: the replay did not happen"
+            f"of {n_replay} replay frames {trained} were trained in an epoch: the replay did not happen"
         )
+    return {"frames_per_epoch": dict(frames_per_epoch)}
+
+
+def energy_residuals(calculator: Calculator, frames: Sequence[Atoms]) -> NDArray[np.float64]:
+    """Return E_label - E_model of each frame in eV."""
+    return np.array(
+        [
+            labels_of(atoms).energy_eV - float(calculator.get_property("energy", atoms))
+            for atoms in progress(until_stopped(frames), total=len(frames), label="energies", unit="frames")
+        ]
+    )
 
 
 def predict(

@@ -14,17 +14,14 @@ import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from mace.modules.lora import merge_lora_weights
-from numpy.typing import NDArray
 
-from hopline.console import progress
 from hopline.files import write_tensors
 from hopline.finetuning import guards
-from hopline.finetuning.loop import run_epochs, until_stopped
-from hopline.finetuning.mace_upstream import LABELS_HEAD, Data, Learner, built, upstream
+from hopline.finetuning.loop import run_epochs
+from hopline.finetuning.mace_upstream import LABELS_HEAD, REPLAY_HEAD, Data, Learner, built, upstream
 from hopline.finetuning.pseudolabels import pseudolabelled
 from hopline.finetuning.references import ESTIMATED, choose_references, fit_atom_energies, sum_of_atoms
 from hopline.finetuning.task import Outcome, Task
-from hopline.frames import labels_of
 from hopline.potentials.mace import MaceCalculator, single_head
 
 
@@ -71,20 +68,10 @@ def run(task: Task) -> Outcome:
         trained = learner.predict(shown)
         model = exported(learner.model)
     calculator = MaceCalculator(model, dtype=dtype, head=None)
-    row = best.history.iloc[best.epoch]
-    proofs["exported_vs_trained"] = guards.refuse_difference(
-        guards.predict(calculator, shown), trained, what="the exported model and the trained one", dtype=dtype
-    )
-    proofs["exported_valid_force_rmse_meV_per_A"] = guards.refuse_other_epoch(
-        calculator, sets.valid, float(row["valid_force_rmse_meV_per_A"]), epoch=best.epoch, dtype=dtype
-    )
-    proofs["frames_per_epoch"] = learner.frames_per_epoch
-    if data.replay is not None:
-        guards.refuse_untrained_replay(
-            learner.replay_frames_per_epoch, len(data.replay[0]), recipe.batch_size
-        )
+    proofs |= guards.prove_export(calculator, sets.valid, trained, best, dtype=dtype)
+    proofs |= guards.prove_replay(learner.frames_per_epoch, REPLAY_HEAD, len(sets.replay), recipe.batch_size)
     if kind == ESTIMATED:
-        shifts_eV = fit_atom_energies(sets.train, energy_residuals(calculator, sets.train))
+        shifts_eV = fit_atom_energies(sets.train, guards.energy_residuals(calculator, sets.train))
         move_references(model, shifts_eV)
     return Outcome(
         lambda path: write_tensors(path, model), dtype, best.epoch, best.history, references_of(model), proofs
@@ -115,23 +102,16 @@ def references_of(model: Any) -> dict[str, float]:
     }
 
 
-def energy_residuals(calculator: MaceCalculator, frames: Sequence[Atoms]) -> NDArray[np.float64]:
-    """Return E_label - E_model of each frame in eV."""
-    return np.array(
-        [
-            labels_of(atoms).energy_eV - float(calculator.get_property("energy", atoms))
-            for atoms in progress(until_stopped(frames), total=len(frames), label="energies", unit="frames")
-        ]
-    )
-
-
 def _references(task: Task, proofs: dict[str, Any]) -> dict[str, float]:
     """Choose the reference energies of the labels' head; with them a parent's energies must come near the labels."""
     train, valid = task.sets.train, task.sets.valid
     parent, kind = task.parent, str(task.recipe.atom_energies)
     if parent is None:
         return choose_references(kind, task.dataset, train, others=valid)
-    before_eV, left_eV = references_of(parent.calculator.model), energy_residuals(parent.calculator, train)
+    before_eV, left_eV = (
+        references_of(parent.calculator.model),
+        guards.energy_residuals(parent.calculator, train),
+    )
     energies_eV = before_eV | choose_references(
         kind, task.dataset, train, others=valid, before_eV=before_eV, residual_eV=left_eV
     )

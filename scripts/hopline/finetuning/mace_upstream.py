@@ -7,7 +7,6 @@ would start its epochs, which forget much when they are killed and never stop ea
 
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
@@ -212,11 +211,6 @@ class Learner:
             for energy_eV, of_frame in zip(out["energy"].tolist(), forces, strict=True)
         ]
 
-    @property
-    def replay_frames_per_epoch(self) -> int:
-        """Number of replay frames in the batches of the last epoch."""
-        return self.frames_per_epoch.get(REPLAY_HEAD, 0)
-
     def _averaged(self) -> AbstractContextManager[None]:
         return self.ema.average_parameters()
 
@@ -338,11 +332,12 @@ def _flags(
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "multiheads_finetuning": data.replay is not None,
     }
+    switches = ["--ema"]
     if parent_file is None:
         # the universal short-range repulsion (ZBL) stands in where no label reaches: without it a potential trained on
         # little data lets two atoms fall into each other
+        switches.append("--pair_repulsion")
         settings |= {
-            "pair_repulsion": True,
             "num_interactions": recipe.layers,
             "num_channels": recipe.channels,
             "max_L": recipe.max_L,
@@ -360,12 +355,4 @@ def _flags(
     if data.replay is not None:
         # else learning rate and averaging would be upstream's own, whatever is asked for
         settings |= {"force_mh_ft_lr": True, "real_pt_data_ratio_threshold": recipe.min_finetune_ratio}
-    given = {name: value for name, value in settings.items() if name != "pair_repulsion"}
-    switches = ["--ema", *(["--pair_repulsion"] if "pair_repulsion" in settings else [])]
-    return [
-        *switches,
-        *(
-            f"--{name}={os.fspath(value) if isinstance(value, Path) else value}"
-            for name, value in given.items()
-        ),
-    ]
+    return [*switches, *(f"--{name}={value}" for name, value in settings.items())]

@@ -36,6 +36,12 @@ class Card:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
+def refuse_apart(model_file: Path, card_path: Path) -> None:
+    """Refuse a model file outside its card's folder, before any work is done: a card names its model beside it."""
+    if model_file.parent.resolve() != card_path.parent.resolve():
+        raise InputError(f"model and card must be in one folder, got {model_file} and {card_path}")
+
+
 def write_card(path: str | os.PathLike[str], card: Card) -> None:
     """Write a card as JSON, whole or not at all."""
     write_json(path, asdict(card))

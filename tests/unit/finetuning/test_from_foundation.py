@@ -4,16 +4,13 @@ import pytest
 import torch
 from foundations import two_heads
 from small import write_potential
-from trainings import make_task, sprung, tiny_mace
+from trainings import REPLAY, make_task, tiny_mace
 
 from hopline.console import InputError
 from hopline.finetuning import mace, task
 from hopline.finetuning.pseudolabels import pseudolabelled
 from hopline.potentials import mace as shipped
 from hopline.potentials.calculator import load_calculator
-
-REPLAY = (sprung(8, stiffness=1.0, species=("Na", "Cl"), source="salt"),
-          sprung(3, stiffness=1.0, species=("Na", "Cl"), first_seed=70, source="salt/2"))  # fmt: skip
 
 pytestmark = pytest.mark.slow
 

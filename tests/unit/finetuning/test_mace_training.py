@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from small import write_potential
-from trainings import make_task, sprung, tiny_mace
+from trainings import REPLAY, make_task, sprung, tiny_mace
 
 from hopline import frames
 from hopline.console import InputError
@@ -12,8 +12,6 @@ from hopline.finetuning import guards, loop, mace, task
 from hopline.potentials.calculator import load_calculator
 
 FLOAT64_ENERGY_EV = 1e-8
-REPLAY = (sprung(8, stiffness=1.0, species=("Na", "Cl"), source="salt"),
-          sprung(3, stiffness=1.0, species=("Na", "Cl"), first_seed=70, source="salt/2"))  # fmt: skip
 FINETUNES = ("naive", "freeze", "lora", "replay", "pseudolabel-replay")
 
 pytestmark = pytest.mark.slow
@@ -69,7 +67,7 @@ def test_the_exported_model_is_the_best_epoch_and_its_references_fit(tmp_path):
         dtype="float64",
     ) == pytest.approx(best["valid_force_rmse_meV_per_A"], rel=1e-9)
     # the references were moved: on the training frames nothing is left on average, whatever the loss left behind
-    assert np.mean(mace.energy_residuals(calculator, one.sets.train)) == pytest.approx(
+    assert np.mean(guards.energy_residuals(calculator, one.sets.train)) == pytest.approx(
         0, abs=FLOAT64_ENERGY_EV
     )
     assert outcome.proofs["frames_per_epoch"] == {"Default": 12}
@@ -152,7 +150,7 @@ def test_labels_of_a_code_that_counts_otherwise_start_where_the_parent_is(tmp_pa
     assert outcome.history["valid_energy_rmse_meV_per_atom"].max() < 500
     assert outcome.proofs["before_training_vs_parent"]["eV_per_atom"] < 1e-6
     calculator = load(tmp_path / "out", outcome)
-    assert np.mean(mace.energy_residuals(calculator, train)) == pytest.approx(0, abs=1e-6)
+    assert np.mean(guards.energy_residuals(calculator, train)) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_loss_that_is_no_number_is_refused(tmp_path):
