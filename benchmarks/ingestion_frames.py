@@ -1,7 +1,6 @@
 """How many labelled frames a minute ingest_labels.py takes in on one core, beside ASE merely reading the same file."""
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -15,6 +14,10 @@ import ase.io
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from hopline import files  # noqa: E402
+
 SHARED = ROOT.parent / "shared" / "data"
 N_FRAMES, REPEATS = 2000, (5, 5, 4)
 READ_ONLY = "import ase.io, sys; ase.io.read(sys.argv[1], index=':', format='extxyz')"
@@ -88,10 +91,7 @@ def main() -> None:
                 }
             )
             print(rows[-1])
-    with args.ingestion.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    files.write_rows(args.ingestion, list(rows[0]), rows)
 
 
 if __name__ == "__main__":

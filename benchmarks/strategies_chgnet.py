@@ -4,11 +4,9 @@ Every step is a script of the workflow, run as the workflow runs it, so a run th
 """
 
 import argparse
-import csv
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +36,7 @@ replay and none differ in nothing else; more for the small sets without replay, 
 takes; and a tenth of the published learning rate, as MACE's guidance has it for replay."""
 TEST_FRACTION, VALID_FRACTION = 0.10, 0.06
 """Of twelve trajectories two each: a hundred frames are left to train on."""
-REPLAY_HELD_OUT = 0.05
+REPLAY_HELD_OUT = {"valid_fraction": 0.08, "test_fraction": 0.05}
 FORGETTING_FRAMES, MOST_ATOMS = 60, 40
 PUBLISHED = {"step_0": ("step_0_train.xyz", 15), "10_ref": ("10-REF_train.xyz", 10)}
 """The published study's interstitial frames, at another DFT setting: hot ones, and some in cells 13 % smaller."""
@@ -62,7 +60,7 @@ def replay_set(folder: Path) -> Path:
         call("select_replay", {
             "source": SHARED / "mptrj" / "replay_100.xyz", "format": "auto", "stress": "required",
             "min_distance_A": 0.5, "max_force_eV_per_A": 50, "max_rejected_fraction": 0.2, "select": "random",
-            "frames": 100, "valid_fraction": REPLAY_HELD_OUT, "test_fraction": REPLAY_HELD_OUT, "seed": 1,
+            "frames": 100, **REPLAY_HELD_OUT, "seed": 1,
             **{name: folder / f"{name}.extxyz" for name in ("train", "valid", "test")},
             "replay": folder / "replay.json",
         })  # fmt: skip
@@ -71,8 +69,8 @@ def replay_set(folder: Path) -> Path:
 
 def forgetting_set(path: Path, replay: Path) -> Path:
     """Write random MPtrj frames of few atoms, of no material or formula that the replay set has."""
-    from hopline.finetuning.replay import material_of
     from hopline.finetuning.replay_pool import Elements, gather
+    from hopline.finetuning.replay_split import material_of
     from hopline.labels.ingest import Limits
 
     if not path.is_file():
@@ -152,15 +150,6 @@ def row_of(folder: Path, tests: dict[str, Path], strategy: str) -> dict[str, Any
     return row
 
 
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows so far."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-
-
 def main() -> None:
     """Train, evaluate, and write the table, a row at a time."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -195,7 +184,7 @@ def main() -> None:
         rows.append(row_of(folder, asked, strategy))
         rows[-1]["forgetting_over_zero_shot"] = round(rows[-1]["forgetting_force_rmse_meV_per_A"] / before, 2)
         print(rows[-1], flush=True)
-        write(args.strategies, rows)
+        files.write_rows(args.strategies, list(rows[0]), rows)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ By model, precision and batch size, with the time of a force call of what comes 
 """
 
 import argparse
-import csv
 import os
 import statistics
 import sys
@@ -20,7 +19,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import yaml  # noqa: E402
 from ase import Atoms  # noqa: E402
 
-from hopline import frames  # noqa: E402
+from hopline import files, frames  # noqa: E402
 from hopline.finetuning import mace_upstream, recipe  # noqa: E402
 from hopline.finetuning.loop import run_epochs  # noqa: E402
 from hopline.finetuning.mace import exported  # noqa: E402
@@ -113,10 +112,7 @@ def main() -> None:
             }
         )
         print(rows[-1], file=sys.stderr)
-    with args.training.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    files.write_rows(args.training, list(rows[0]), rows)
 
 
 if __name__ == "__main__":

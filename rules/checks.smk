@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 import os
 import sys
 from pathlib import Path
@@ -18,10 +19,22 @@ def refuse(key, why):
     sys.exit(f"config error: {key}: {why}")
 
 
+def closest(word, known):
+    """Return the name that a word may have meant, as an abbreviation (lr: learning_rate) or by its letters, or None."""
+    names = [str(name) for name in known]
+    abbreviated = [name for name in names if initials(name) == word]
+    return next(iter(abbreviated or difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)), None)
+
+
+def initials(name):
+    words = name.split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else None
+
+
 def nearest(word, known):
-    near = difflib.get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.5)
+    near = closest(word, known)
     listed = ", ".join(map(str, known)) if len(known) <= MAX_LISTED else f"one of {len(known)} names"
-    return f"did you mean {near[0]!r}?" if near else f"there is {listed or 'none'}"
+    return f"did you mean {near!r}?" if near else f"there is {listed or 'none'}"
 
 
 def filling_defaults(validator_class):
@@ -71,6 +84,35 @@ def fill_presets():
             fill_preset(key, espresso, read_presets("espresso"))
 
 
+def nearest_key(path, unknown, known, schema):
+    """Say what a key may have meant; of a potential and its training, which are easily confused, look at both."""
+    potential, training = (schema["$defs"][name]["properties"] for name in ("potential", "training"))
+    beside = {}
+    if len(path) == 2 and path[0] == "potentials":
+        beside = {name: f"training.{name}" for name in training}
+    elif len(path) == 3 and (path[0], path[2]) == ("potentials", "training"):
+        beside = {name: f"potentials.{path[1]}.{name}" for name in potential}
+    near = closest(unknown, [*known, *beside])
+    return nearest(unknown, known) if near is None or near in known else f"did you mean {beside[near]!r}?"
+
+
+def as_yaml_number(text, whole):
+    """Return how YAML wants a number to be written that it reads as text, as it does 1e-4; None if it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    if not math.isfinite(value) or (whole and not value.is_integer()):
+        return None
+    mantissa, _, exponent = text.strip().lower().partition("e")
+    if whole:
+        return f"{value:.0f}"
+    if not exponent:
+        return mantissa
+    # YAML 1.1 wants a dot and a signed exponent
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{int(exponent):+d}"
+
+
 def check_schema():
     schema = yaml.safe_load(Path(workflow.basedir, "config/schemas/config.schema.yaml").read_text())
     for error in filling_defaults(jsonschema.Draft202012Validator)(schema).iter_errors(config):
@@ -80,11 +122,16 @@ def check_schema():
         if error.validator == "additionalProperties":
             known = error.schema["properties"]
             unknown = next(name for name in error.instance if name not in known)
-            refuse(f"{key}.{unknown}".removeprefix("config."), f"no such key; {nearest(unknown, known)}")
+            why = nearest_key(list(error.absolute_path), unknown, known, schema)
+            refuse(f"{key}.{unknown}".removeprefix("config."), f"no such key; {why}")
         if error.validator == "enum":
             refuse(key, f"{error.instance!r} is not known; {nearest(error.instance, error.validator_value)}{meaning}")
         if error.validator in BOUNDS:
             refuse(key, f"{error.instance!r}: {BOUNDS[error.validator]} {error.validator_value}{meaning}")
+        if error.validator_value in ("number", "integer") and isinstance(error.instance, str):
+            number = as_yaml_number(error.instance, whole=error.validator_value == "integer")
+            if number is not None:
+                refuse(key, f"{error.instance!r} is text to YAML, not a number: write {number}{meaning}")
         refuse(key, error.message + meaning)
 
 
@@ -176,6 +223,8 @@ def check_replay(name, replay):
         check_file(f"{key}.source", source)
     if replay["select"] != "random" and replay["pool_frames"] < replay["frames"]:
         refuse(f"{key}.pool_frames", f"must be frames ({replay['frames']}) or more: it is selected from")
+    if replay["valid_fraction"] + replay["test_fraction"] >= 1:
+        refuse(f"{key}.valid_fraction", "together with test_fraction leaves nothing to train on: lower one")
     if "replay" in config["systems"]:
         refuse("systems.replay", "results/replay/ is where replay sets are kept: give the system another name")
 

@@ -221,11 +221,24 @@ def tested_on(potential, system):
     return config["potentials"][potential].get("dataset") or next(iter(datasets_of(system)), None)
 
 
+def trained_on(wildcards):
+    """Return the frames that a potential and those of its parents that were trained here have seen, replayed ones too."""
+    seen, name = [], wildcards.potential
+    while name:
+        entry = config["potentials"][name]
+        folders = [f"results/{wildcards.system}/datasets/{entry['dataset']}"] if "dataset" in entry else []
+        folders += [f"results/replay/{entry['replay']}"] if "replay" in entry else []
+        seen += [f"{folder}/{part}.extxyz" for folder in folders for part in ("train", "valid")]
+        name = entry.get("parent")
+    return list(dict.fromkeys(seen))
+
+
 rule evaluate_potential:
     input:
         script=script("evaluate_potential"),
         potential="results/{system}/potentials/{potential}/card.json",
         test=lambda w: f"results/{w.system}/datasets/{tested_on(w.potential, w.system)}/test.extxyz",
+        trained_on=trained_on,
     output:
         evaluation="results/{system}/potentials/{potential}/evaluation.json",
         predictions="results/{system}/potentials/{potential}/predictions.csv",
@@ -241,6 +254,7 @@ rule evaluate_potential:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --potential {input.potential:q}"
         " --test {input.test:q}"
+        " --trained-on {input.trained_on:q}"
         " --mobile {params.mobile:q}"
         " --evaluation {output.evaluation:q}"
         " --predictions {output.predictions:q}"
@@ -282,6 +296,7 @@ use rule evaluate_potential as evaluate_on_test_set with:
         script=script("evaluate_potential"),
         potential="results/{system}/potentials/{potential}/card.json",
         test=frames_of_test_set,
+        trained_on=trained_on,
     output:
         evaluation="results/{system}/potentials/{potential}/evaluations/{test_set}.json",
         predictions="results/{system}/potentials/{potential}/evaluations/{test_set}.csv",

@@ -26,6 +26,8 @@ SHIPPED = {
 }
 REPLAYING = {"replay", "pseudolabel-replay", "mixed-replay"}
 WEIGHTS = ("energy_weight", "force_weight", "stress_weight")
+# keys of a potential itself that a grid may have as axes; all others are settings of its training
+OWN_AXES = ("train_frames", "replay_frames", "replay", "strategy", "parent", "dataset", "seed")
 
 
 def expand_grids():
@@ -44,6 +46,10 @@ def points_of(key, entry):
     """Yield name and potential of each point of a grid."""
     axes = dict(entry["grid"]) if isinstance(entry["grid"], dict) else {}
     template = axes.pop("name", None)
+    known = axes_known()
+    for axis in axes:
+        if axis not in known:
+            refuse(f"{key}.{axis}", f"no such axis; {nearest(axis, known)}")
     if not isinstance(template, str) or not axes or not all(isinstance(values, list) for values in axes.values()):
         refuse(key, "needs a name such as 'lif-{train_frames}' and at least one list of values")
     for values in itertools.product(*axes.values()):
@@ -57,15 +63,20 @@ def points_of(key, entry):
         yield name, with_point({k: copy.deepcopy(v) for k, v in entry.items() if k != "grid"}, point)
 
 
+def axes_known():
+    """Return what a grid may vary: a potential's own keys, its three weights together, any setting of a training."""
+    ways = [settings for family in read_presets("training").values() for settings in family.values()]
+    return [*OWN_AXES, "weights", *dict.fromkeys(name for settings in ways for name in settings), "atom_energies"]
+
+
 def spelt(value):
     return "-".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def with_point(potential, point):
     """Return a potential with the values of a grid's point: its own keys, else settings of its training."""
-    own = {"train_frames", "replay_frames", "replay", "strategy", "parent", "dataset", "seed"}
     for axis, value in point.items():
-        if axis in own:
+        if axis in OWN_AXES:
             potential[axis] = value
         elif axis == "weights":
             potential.setdefault("training", {}).update(zip(WEIGHTS, value, strict=True))

@@ -1,7 +1,6 @@
 """Compute one frame at rising cutoffs and k-point meshes; errors against the densest of each, as tidy CSV."""
 
 import argparse
-import csv
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,10 +46,7 @@ def main() -> None:
         at = f"{settings.wavefunction_cutoff_Ry:g} Ry, k {espresso.mesh_of(settings, frame)}+{settings.kpoints_shift}"
         console.say(f"{len(results)}/{len(runs)} {kind}: {at}: {said}")
     rows = [asdict(point) for point in convergence.study(frame, runs, results)]
-    with files.whole(args.convergence) as temporary, temporary.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    files.write_rows(args.convergence, list(rows[0]), rows)
     run.write_beside(args.convergence)
 
 

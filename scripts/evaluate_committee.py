@@ -29,11 +29,17 @@ def main() -> None:
     from hopline.potentials.calculator import load_calculator
     from hopline.potentials.card import read_card
 
+    cards = [read_card(path)[0] for path in args.potential]
+    if differ_in := committee.differences(cards):
+        console.say(
+            f"the members differ in more than their seed ({', '.join(differ_in)}): what they disagree about is not "
+            "the spread of one training alone"
+        )
     found = committee.judge([load_calculator(path) for path in args.potential], asked)
-    members = [read_card(path)[0].name for path in args.potential]
     with files.whole(args.deviations) as temporary:
         found.deviations.to_csv(temporary, index=False, float_format="%.6g")
-    files.write_json(args.committee, {"members": members, **found.figures})
+    members = [card.name for card in cards]
+    files.write_json(args.committee, {"members": members, "differ_in": differ_in, **found.figures})
     run.write_beside(args.committee)
     console.say(
         f"{args.committee}: mean deviation {found.figures['mean_deviation_meV_per_A']:.1f} meV/A, "

@@ -1,4 +1,4 @@
-"""Evaluate a potential on labelled frames of trajectories it has not seen; energies in meV/atom, forces in meV/A."""
+"""Evaluate a potential on labelled frames that it has not seen; energies in meV/atom, forces in meV/A."""
 
 import argparse
 from pathlib import Path
@@ -11,6 +11,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--potential", type=Path, required=True, help="card.json of the potential")
     parser.add_argument("--test", type=Path, required=True, help="labelled frames (extended XYZ)")
+    parser.add_argument(
+        "--trained-on", type=Path, nargs="*", default=[],
+        help="frames it or a parent of it was trained, validated or replayed on: such frames are left out of the test",
+    )  # fmt: skip
     parser.add_argument("--mobile", required=True, help="mobile species, reported on its own")
     parser.add_argument("--evaluation", type=Path, required=True, help="JSON of errors to write")
     parser.add_argument(
@@ -22,8 +26,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Evaluate and write figures and pairs."""
     args = parse()
-    run = provenance.start(vars(args), [args.potential, args.test])
+    run = provenance.start(vars(args), [args.potential, args.test, *args.trained_on])
     test = frames.read_labelled(args.test)
+    trained_on = {str(path): frames.read_frames(path) for path in args.trained_on}
     from hopline.finetuning import replay, replay_pool
     from hopline.potentials.calculator import load_calculator
     from hopline.potentials.card import read_card
@@ -31,7 +36,8 @@ def main() -> None:
 
     if any(replay_pool.CORRECTED_ENERGY in frame.info for frame in test):
         test = replay.energies_for(test, read_card(args.potential)[0].family)
-    evaluation = evaluate(load_calculator(args.potential), test, mobile=args.mobile)
+    calculator = load_calculator(args.potential)
+    evaluation = evaluate(calculator, test, mobile=args.mobile, trained_on=trained_on)
     files.write_json(args.evaluation, evaluation.figures)
     with files.whole(args.predictions) as temporary:
         evaluation.pairs.to_csv(temporary, index=False, float_format="%.6g")

@@ -10,27 +10,26 @@ from hopline import console, files, frames, provenance
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--potential", type=Path, required=True, help="card.json of the potential")
-    parser.add_argument(
-        "--train", type=Path, required=True, help="its training frames (extended XYZ): elements and starts"
+    add = parser.add_argument
+    add("--potential", type=Path, required=True, help="card.json of the potential")
+    add("--train", type=Path, required=True, help="its training frames (extended XYZ): elements and starts")
+    add("--min-barrier-eV", type=float, required=True, help="least energy to climb before a hole, eV; 0: any")
+    add(
+        "--scan-from-ratio", type=float, required=True, help="shortest distance over the sum of the two radii"
     )
-    parser.add_argument(
-        "--min-barrier-eV", type=float, required=True, help="least energy to climb before a hole, eV"
-    )
-    parser.add_argument(
-        "--scan-from-ratio",
-        type=float,
-        required=True,
-        help="shortest distance over the sum of covalent radii",
-    )
-    parser.add_argument("--scan-points", type=int, required=True, help="distances of each pair")
-    parser.add_argument("--hot-temperature-K", type=float, required=True, help="of the run, K")
-    parser.add_argument("--hot-duration-ps", type=float, required=True, help="length of the run, ps")
-    parser.add_argument("--timestep-fs", type=float, required=True, help="timestep of the run, fs")
+    add("--scan-points", type=int, required=True, help="number of distances that each pair is put at")
+    add("--hot-temperature-K", type=float, required=True, help="temperature of the hot run, K")
+    add("--hot-duration-ps", type=float, required=True, help="length of the hot run, ps")
+    add("--timestep-fs", type=float, required=True, help="timestep of the hot run, fs")
     flags.add_thermostat(parser)
     flags.add_limits(parser)
-    parser.add_argument("--stability", type=Path, required=True, help="JSON to write, if it is fit")
-    parser.add_argument("--scan", type=Path, required=True, help="CSV of the pairs' energies to write")
+    add("--stability", type=Path, required=True, help="JSON to write, if it is fit")
+    add(
+        "--scan",
+        type=Path,
+        required=True,
+        help="CSV of the pairs' energies to write; .refused.csv if not fit",
+    )
     return parser.parse_args(argv)
 
 
@@ -48,14 +47,23 @@ def main() -> None:
     found = stability.examine(
         load_calculator(args.potential), training, scan=scan, hot=hot, limits=flags.limits(args)
     )
-    # a verdict on an earlier model must not pass for this one's
-    args.stability.unlink(missing_ok=True)
-    with files.whole(args.scan) as temporary:
+    # beside the rule's outputs, which Snakemake deletes where a rule fails
+    refused, offending = (
+        args.scan.with_suffix(".refused.csv"),
+        args.stability.with_suffix(".offending.extxyz"),
+    )
+    # what an earlier model left must not pass for this one's
+    for earlier in (args.stability, args.scan, refused, offending):
+        earlier.unlink(missing_ok=True)
+    faults = found.faults()
+    with files.whole(refused if faults else args.scan) as temporary:
         found.curves.to_csv(temporary, index=False, float_format="%.6g")
     if found.hot_run.offending:
-        frames.write_frames(args.stability.with_suffix(".offending.extxyz"), [found.hot_run.offending])
-    if faults := found.faults():
-        raise console.InputError(f"{args.potential} is not fit to be run: {'; '.join(faults)}")
+        frames.write_frames(offending, [found.hot_run.offending])
+    if faults:
+        raise console.InputError(
+            f"{args.potential} is not fit to be run: {'; '.join(faults)}; the curves of all pairs: {refused}"
+        )
     files.write_json(args.stability, found.figures())
     run.write_beside(args.stability)
     console.say(f"{args.stability}: fit to be run; hot run: {found.hot_run.reason}")

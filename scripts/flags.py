@@ -1,9 +1,10 @@
-"""Flags that several molecular-dynamics scripts share, spelt once."""
+"""Flags that several molecular-dynamics scripts share, spelt once, and those of a training's settings."""
 
 import argparse
 from pathlib import Path
 
 from hopline.dynamics import checks, protocol
+from hopline.finetuning import recipe as recipes
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +34,10 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     default = checks.Limits()
     group = parser.add_argument_group("limits at which the run counts as exploded")
     for name, meaning in (
-        ("max_temperature_ratio", "instantaneous over target temperature"),
+        ("max_temperature_ratio", "largest instantaneous over target temperature"),
         ("min_distance_A", "smallest interatomic distance, A"),
-        ("max_force_eV_per_A", "largest force, eV/A"),
-        ("max_volume_ratio", "volume over starting volume"),
+        ("max_force_eV_per_A", "largest force on an atom, eV/A"),
+        ("max_volume_ratio", "largest volume over starting volume"),
     ):
         flag, value = "--" + name.replace("_", "-"), getattr(default, name)
         group.add_argument(flag, type=float, default=value, help=f"{meaning} (default {value:g})")
@@ -51,3 +52,25 @@ def stage(args: argparse.Namespace, ensemble: str) -> protocol.Stage:
     """Return the stage given on the command line."""
     names = set(protocol.Stage.__dataclass_fields__) & set(vars(args)) - {"ensemble"}
     return protocol.Stage(ensemble=ensemble, **{name: getattr(args, name) for name in names})
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the settings of a training."""
+    group = parser.add_argument_group(
+        "training settings",
+        "All that the strategy has and no other; published ones: resources/presets/training.yaml.",
+    )
+    for name, kind in recipes.setting_types().items():
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=kind,
+            choices=recipes.CHOICES.get(name),
+            help=recipes.MEANINGS[name],
+        )
+
+
+def recipe(args: argparse.Namespace) -> recipes.Recipe:
+    """Return the recipe of the family, strategy and settings given on the command line."""
+    given = {name: getattr(args, name) for name in recipes.setting_types()}
+    settings = {name: value for name, value in given.items() if value is not None}
+    return recipes.make_recipe(args.family, args.strategy, settings)

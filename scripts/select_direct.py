@@ -8,6 +8,13 @@ from hopline import console, files, frames, provenance
 DEFAULT_THRESHOLD = 0.5
 """BIRCH radius in weighted components to begin with; it is halved until there are enough clusters."""
 
+REMEDIES = {
+    True: "of labelled frames these are left beside the test set and its gaps: lower direct.frames, gap_frames or "
+    "test_fraction of the dataset, or label more frames",
+    False: "explore longer, or lower direct.frames of the dataset",
+}
+"""What to do about a pool that is too small, labelled or explored."""
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
@@ -47,8 +54,13 @@ def main() -> None:
         raise console.InputError(
             f"{args.frames} has {len(pool)} frames, {args.features} {len(features)} rows"
         )
+    labelled = pool is not None and all(frames.FORCES in atoms.arrays for atoms in pool)
     selection = select(
-        features, clusters=args.clusters, per_cluster=args.per_cluster, threshold=args.threshold
+        features,
+        clusters=args.clusters,
+        per_cluster=args.per_cluster,
+        threshold=args.threshold,
+        remedy=REMEDIES[labelled],
     )
     ids = [frames.frame_id(pool[row]) if pool else "" for row in selection.rows]
     table = pd.DataFrame({"row": selection.rows, "frame_id": ids, "cluster": selection.clusters})

@@ -11,40 +11,36 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--source", type=Path, nargs="+", required=True, help="files, compressed or not, and folders of them")
+    add("--format", required=True, help="format, e.g. mptrj; auto tells each file by its content")
+    elements = {
+        "only": "of these elements alone",
+        "any": "with one of these",
+        "without": "with none of these",
+    }
+    for name, which in elements.items():
+        add(f"--{name}", nargs="+", default=[], help=f"take frames {which} (default: any frames)")
     add(
-        "--format",
-        required=True,
-        help="format of the source, e.g. mptrj; auto tells each file by its content",
+        "--stress", choices=("required", "optional"), required=True, help="frames without: rejected, or taken"
     )
-    add("--only", nargs="+", default=[], help="take frames of these elements alone (default: any)")
-    add("--any", nargs="+", default=[], help="take frames with at least one of these")
-    add("--without", nargs="+", default=[], help="take frames with none of these")
-    add("--stress", choices=("required", "optional"), required=True, help="what of frames without stress")
-    add("--min-distance-A", dest="min_distance_A", type=float, required=True, help="closer atoms: rejected")
-    add("--max-force-eV-per-A", dest="max_force_eV_per_A", type=float, required=True, help="above: rejected")
+    limits = {"min_distance_A": "with atoms closer, A", "max_force_eV_per_A": "with a force above, eV/A"}
+    for name, kind in limits.items():
+        add(f"--{name.replace('_', '-')}", dest=name, type=float, required=True, help=f"frames {kind}: out")
     add("--max-rejected-fraction", type=float, required=True, help="stop above this share of rejected frames")
     add("--level-of-theory", help="level of theory of frames that do not say theirs")
     add("--energy-kind", choices=("free", "sigma->0"), help="kind of energy of frames that do not say theirs")
-    add("--select", choices=("random", "farthest-point", "direct"), required=True, help="how to choose")
+    add(
+        "--select", choices=("random", "farthest-point", "direct"), required=True, help="at random, or spread"
+    )
     add("--frames", type=int, required=True, help="frames of the three sets together")
     add("--pool-frames", type=int, help="random frames to select from (farthest-point, direct)")
     add("--encoder", help="encoder of the pool (farthest-point, direct), e.g. chgnet")
-    add("--valid-fraction", type=float, required=True, help="share for validation of what is not test")
-    add("--test-fraction", type=float, required=True, help="share that will show what was forgotten")
-    add("--seed", type=int, required=True, help="seed of sample and split")
+    add("--valid-fraction", type=float, required=True, help="share of the materials that validates")
+    add("--test-fraction", type=float, required=True, help="share that shows what was forgotten")
+    add("--seed", type=int, required=True, help="seed of the sample")
     for name in ("train", "valid", "test"):
         add(f"--{name}", type=Path, required=True, help="extended XYZ to write")
     add("--replay", type=Path, required=True, help="JSON that describes the set, to write")
-    args = parser.parse_args(argv)
-    if args.select != "random" and not (args.encoder and args.pool_frames):
-        raise console.InputError(f"--select {args.select} needs --encoder and --pool-frames")
-    if args.frames < 10:  # noqa: PLR2004
-        raise console.InputError(f"--frames must be 10 or more, got {args.frames}")
-    if args.select != "random" and args.pool_frames < args.frames:
-        raise console.InputError(
-            f"--pool-frames must be --frames ({args.frames}) or more: it is selected from"
-        )
-    return args
+    return parser.parse_args(argv)
 
 
 def main() -> None:
@@ -55,6 +51,7 @@ def main() -> None:
     from hopline.labels.ingest import Limits
     from hopline.sampling import encoders
 
+    replay.refuse_unfit(args.select, n_frames=args.frames, pool_frames=args.pool_frames, encoder=args.encoder)
     pool = replay_pool.gather(
         args.source,
         file_format=args.format,
@@ -76,7 +73,6 @@ def main() -> None:
         n_frames=args.frames,
         valid_fraction=args.valid_fraction,
         test_fraction=args.test_fraction,
-        seed=args.seed,
         encode=lambda candidates: encoders.encode(candidates, args.encoder),
     )
     for name in ("train", "valid", "test"):
@@ -88,14 +84,7 @@ def main() -> None:
     run.write_beside(args.replay)
     for kind in description["rejected"]:
         console.say(f"rejected: {kind['frames']} times {kind['reason']} (first {kind['example']})")
-    counts = ", ".join(f"{count} {name}" for name, count in description["frames"].items())
-    total = sum(description["frames"].values())
-    fewer = f", {args.frames} were asked for" if total < args.frames else ""
-    fewer += f", {chosen.dropped} are like one held out and in none" if chosen.dropped else ""
-    console.say(
-        f"{args.replay}: {counts} of {pool.fit} fit frames ({pool.found} found){fewer}; energies "
-        f"{' and '.join(kind for kind, n in description['energies'].items() if n == total)}"
-    )
+    console.say(f"{args.replay}: {replay.told(description, asked_for=args.frames)}")
 
 
 if __name__ == "__main__":

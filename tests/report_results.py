@@ -120,6 +120,7 @@ def _potentials(root: Path, rng: np.random.Generator) -> dict[str, list[Path]]:
     committee = {
         "members": ["chgnet", "chgnet-ft"], "n_members": 2, "n_frames": 36, "mean_deviation_meV_per_A": 48.2,
         "max_deviation_meV_per_A": 391.0, "mean_error_meV_per_A": 77.3, "spearman_mean_deviation_and_error": 0.83,
+        "differ_in": {"strategy": [None, "naive"], "dataset": [None, "cd" * 32]},
     }  # fmt: skip
     found["committees"] = [_json(root / "committees/pair.json", committee)]
     found["training"].append(_csv(root / "potentials/chgnet-ft/training.csv", history))

@@ -1,11 +1,14 @@
 """Files appear whole or not at all, and are known by their content."""
 
+import csv
 import hashlib
 import io
 import json
 import os
+import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,9 @@ from hopline.console import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+HEAD_BYTES, MOST_LETTERS = 200, 40
+"""Read of a file that is not what it should be, and shown of it if it is text."""
 
 
 @contextmanager
@@ -67,6 +73,45 @@ def write_tensors(path: str | os.PathLike[str], content: object) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
+def read_torch(path: str | os.PathLike[str], *, kind: str, only_tensors: bool) -> Any:
+    """Read what torch saved, on the CPU; a file that cannot be opened is refused by name, with what is wrong with it.
+
+    ``kind`` says what the file should be. With ``only_tensors`` nothing in it can run code; without, a pickle runs what
+    its author put there.
+    """
+    import torch
+
+    if not Path(path).is_file():
+        raise InputError(f"the {kind} file {path} does not exist")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=only_tensors)
+    except Exception as error:  # bytes that are no pickle, or somebody else's, may raise whatever there is
+        raise InputError(f"{path} is not a whole {kind} file: {_why_closed(Path(path), error)}") from error
+
+
+def _why_closed(path: Path, error: Exception) -> str:
+    """Return why torch could not open a file: its own words know neither broken downloads nor missing packages."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    text = head.decode("ascii", errors="replace")
+    if text.isascii() and all(letter.isprintable() or letter.isspace() for letter in text):
+        return f"it is text, beginning with {text.strip()[:MOST_LETTERS]!r}" if head else "it is empty"
+    if head.startswith(b"PK"):
+        try:
+            parts = zipfile.ZipFile(path).namelist()
+        except zipfile.BadZipFile:
+            return "its end is missing; fetch or copy it again"
+        if not any(name.endswith("data.pkl") for name in parts):
+            return "it is a zip archive of something else"
+    if isinstance(error, ModuleNotFoundError):
+        return f"it was made with the package {error.name}, which is not installed"
+    if isinstance(error, pickle.UnpicklingError) and str(error).startswith("Weights only load failed"):
+        return "it holds more than plain tensors and values, or is none of torch's; it was not opened"
+    # torch goes on with advice to programmers, of many lines
+    words = " ".join(str(error).split()).partition(". ")[0]
+    return f"torch says {type(error).__name__} ({words or 'no more'})"
+
+
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a JSON object; a missing, truncated or non-object file is refused by name."""
     try:
@@ -104,6 +149,16 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> "pd.Data
     if missing:
         raise InputError(f"{path} has no column {', '.join(missing)}")
     return table
+
+
+def write_rows(
+    path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Write rows as CSV, whole or not at all; with none, the header alone. Bytes that are no text become ``?``."""
+    with whole(path) as temporary, temporary.open("w", newline="", errors="replace") as file:
+        table = csv.DictWriter(file, fieldnames=list(columns))
+        table.writeheader()
+        table.writerows(rows)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -1,6 +1,6 @@
 """Which frames are the same structure, and which move alike, whatever their labels, digits or order of atoms."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -49,6 +49,14 @@ def first_of_kind(frames: Sequence[Atoms]) -> NDArray[np.int64]:
                 if new and structures.agree(early, late):
                     first[rows[late]] = rows[early]
     return first
+
+
+def found_in(frames: Sequence[Atoms], sets: Mapping[str, Sequence[Atoms]]) -> list[str | None]:
+    """Return for each frame the name of a set that holds the same structure (`first_of_kind`), None where none does."""
+    every = [atoms for part in sets.values() for atoms in part]
+    names = [name for name, part in sets.items() for _ in part]
+    first = first_of_kind([*every, *frames])[len(every) :]
+    return [names[row] if row < len(every) else None for row in first.tolist()]
 
 
 def moving_alike(sets: Sequence[Sequence[Atoms]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

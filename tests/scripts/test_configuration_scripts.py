@@ -82,6 +82,21 @@ def test_a_selection_that_cannot_be_is_refused(tmp_path, pool, capsys, changes):
     assert not (tmp_path / "selection.csv").exists()
 
 
+def test_a_pool_too_small_is_refused_with_what_can_be_done_about_it(tmp_path, pool, capsys):
+    """Labels that somebody has do not grow by exploring longer."""
+    too_many = {"--clusters": 13, "--frames": tmp_path / "pool.extxyz"}
+    message = refused(capsys, select(tmp_path, **too_many))
+    assert "the pool has 12 distinct frames, 13 were asked for: of labelled frames" in message
+    assert "lower direct.frames, gap_frames or test_fraction of the dataset" in message
+    assert "explore" not in message
+    for atoms in pool:
+        del atoms.arrays["REF_forces"]
+    frames.write_frames(tmp_path / "pool.extxyz", pool)
+    message = refused(capsys, select(tmp_path, **too_many))
+    assert "13 were asked for: explore longer, or lower direct.frames of the dataset" in message
+    assert "gap_frames" not in message
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00"])
 def test_features_that_are_none_are_refused(tmp_path, capsys, content):
     (tmp_path / "features.npy").write_bytes(content)

@@ -71,7 +71,8 @@ def test_a_potential_with_walls_is_fit_to_be_run(tmp_path, potential, labelled, 
 
 def test_one_without_walls_is_refused_with_its_figures(tmp_path, potential, labelled, capsys):
     verdict, curves = outputs(tmp_path)
-    verdict.write_text("{}")  # of an earlier model
+    for path in (verdict, curves):
+        path.write_text("{}")  # of an earlier model
     card = potential("mace", SOFT)
     arguments = ["--potential", card, "--train", labelled, "--stability", verdict, "--scan", curves]
     assert call_script("evaluate_stability", *arguments, *STABILITY) == 2
@@ -80,8 +81,28 @@ def test_one_without_walls_is_refused_with_its_figures(tmp_path, potential, labe
     assert "at least 3 eV are wanted" in lines[-1]
     # the log names every pair on a line of its own
     assert sum(" eV to climb from " in line for line in lines[:-1]) == 6
+    # Snakemake deletes the outputs of a rule that fails: what a user wants to see lies beside them
+    kept = tmp_path / "stability.refused.csv"
+    assert lines[-1].endswith(f"the curves of all pairs: {kept}")
     assert not verdict.exists()
-    assert len(pd.read_csv(curves)) == 6 * 40
+    assert not curves.exists()
+    table = pd.read_csv(kept)
+    assert len(table) == 6 * 40
+    pair = table.query("pair == 'F-F' and surroundings == 'vacuum'")
+    # two atoms alone: 0.2 eV exp(-r), from the energy at the start
+    known_eV = 0.2 * (np.exp(-pair["distance_A"]) - np.exp(-pair["distance_A"].iloc[0]))
+    np.testing.assert_allclose(pair["energy_eV"], known_eV, atol=1e-5)
+
+
+def test_one_that_is_fit_leaves_nothing_of_an_earlier_refusal(tmp_path, potential, labelled):
+    verdict, curves = outputs(tmp_path)
+    earlier = [tmp_path / f"stability.{name}" for name in ("refused.csv", "offending.extxyz")]
+    for path in earlier:
+        path.write_text("")
+    card = potential("mace", LennardJones(sigma=1.7, epsilon=0.1, rc=6.0))
+    arguments = ["--potential", card, "--train", labelled, "--stability", verdict, "--scan", curves]
+    assert call_script("evaluate_stability", *arguments, *STABILITY) == 0
+    assert not any(path.exists() for path in earlier)
 
 
 def test_a_hot_run_that_explodes_refuses_the_potential_and_saves_the_frame(
@@ -116,6 +137,35 @@ def test_a_family_is_tested_on_the_energies_it_follows(tmp_path, potential, labe
     assert errors == pytest.approx({"mace": 1500, "chgnet": 1000})
 
 
+def test_frames_of_the_training_are_not_tested(tmp_path, potential, labelled, capsys):
+    card = potential("mace", Springs(np.zeros((8, 3)), stiffness=0.0))
+    every = frames.read_frames(labelled)
+    trained, replayed = tmp_path / "train.extxyz", tmp_path / "replay.extxyz"
+    frames.write_frames(trained, every[:1])
+    frames.write_frames(replayed, [rocksalt_lif(seed=50), every[2]])
+    out = tmp_path / "evaluation.json"
+    pairs = ["--evaluation", out, "--predictions", out.with_suffix(".csv")]
+    arguments = ["--potential", card, "--test", labelled, "--mobile", "Li", *pairs]
+    assert call_script("evaluate_potential", *arguments, "--trained-on", trained, replayed) == 0
+    found = files.read_json(out)
+    assert (found["n_frames"], found["n_frames_left_out"]) == (2, 2)
+    assert pd.read_csv(out.with_suffix(".csv"))["frame_id"].nunique() == 2
+    said = capsys.readouterr().err
+    assert f"2 of 4 frames left out: seen in its training or a parent's: {trained} (1 frame)" in said
+    assert str(replayed) in said
+    hashed = files.read_json(tmp_path / "evaluation.json.provenance.json")["inputs_sha256"]
+    assert hashed[str(replayed)] == files.sha256(replayed)
+    # the flag of a potential that nothing here was trained for is empty
+    assert call_script("evaluate_potential", *arguments, "--trained-on") == 0
+    assert files.read_json(out)["n_frames"] == 4
+
+    capsys.readouterr()
+    frames.write_frames(trained, every)
+    status = call_script("evaluate_potential", *arguments, "--trained-on", trained)
+    said = refused(capsys, status)
+    assert f"no frame left to evaluate on: seen in its training or a parent's: {trained} (4 frames)" in said
+
+
 def test_a_committee_writes_its_disagreement(tmp_path, potential, labelled, capsys):
     sites = rocksalt_lif(rattle_A=0).positions
     members = [potential(f"m{stiffness}", Springs(sites, stiffness=stiffness)) for stiffness in (1.0, 3.0)]
@@ -124,6 +174,8 @@ def test_a_committee_writes_its_disagreement(tmp_path, potential, labelled, caps
     assert call_script("evaluate_committee", "--potential", *members, *arguments) == 0
     found = files.read_json(out)
     assert found["members"] == ["m1.0", "m3.0"]
+    assert found["differ_in"] == {}
+    assert "differ in more than" not in capsys.readouterr().err
     rows = pd.read_csv(table)
     # forces of 1 u and 3 u: each lies u from their mean
     moved_A = [np.linalg.norm(atoms.positions - sites, axis=1) for atoms in frames.read_frames(labelled)]
@@ -134,7 +186,11 @@ def test_a_committee_writes_its_disagreement(tmp_path, potential, labelled, caps
     assert found["mean_deviation_meV_per_A"] == pytest.approx(1000 * np.mean(moved_A))
     assert rows["temperature_K"].tolist() == [300, 600, 300, 600]
 
-    capsys.readouterr()
+    mixed = [members[0], potential("other", Springs(sites), family="mace")]
+    assert call_script("evaluate_committee", "--potential", *mixed, *arguments) == 0
+    assert files.read_json(out)["differ_in"] == {"family": ["chgnet", "mace"]}
+    assert "the members differ in more than their seed (family): what they" in capsys.readouterr().err
+
     twice = [members[0], members[0]]
     for wrong in (members[:1], twice):
         status = call_script("evaluate_committee", "--potential", *wrong, *arguments)

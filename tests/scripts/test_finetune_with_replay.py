@@ -36,10 +36,10 @@ def lif(tmp_path, repository):
 
 
 def mixed_replay(folder, source):
-    """Make a replay set of ten frames of an MPtrj file and fine-tune CHGNet with it; return the exit status."""
+    """Make a replay set of sixteen frames of an MPtrj file and fine-tune CHGNet with it; return the exit status."""
     parent, replay, out = (folder / name for name in ("parent", "replay", "out"))
     selected = call(
-        "select_replay", source=source, format="auto", stress="required", select="random", frames=10, seed=1,
+        "select_replay", source=source, format="auto", stress="required", select="random", frames=16, seed=1,
         min_distance_A=0.5, max_force_eV_per_A=50, max_rejected_fraction=0.2, valid_fraction=0.1, test_fraction=0.1,
         replay=replay / "replay.json", **{name: replay / f"{name}.extxyz" for name in SETS},
     )  # fmt: skip
@@ -60,8 +60,8 @@ def mixed_replay(folder, source):
 def test_chgnet_replays_mptrj_frames_among_its_labels(lif, shared_data):
     assert mixed_replay(lif, shared_data / "mptrj" / "replay_100.xyz") == 0
     card, _ = read_card(lif / "out" / "card.json")
-    assert card.frames == {"train": 8, "valid": 2, "test": 1, "replay": 8, "replay_valid": 1}
-    assert card.proofs["frames_per_epoch"] == {"labels": 8, "replay": 8}
+    assert card.frames == {"train": 8, "valid": 2, "test": 1, "replay": 11, "replay_valid": 1}
+    assert card.proofs["frames_per_epoch"] == {"labels": 8, "replay": 11}
     assert card.replay_sha256 == files.sha256(lif / "replay" / "train.extxyz")
     curve = pd.read_csv(lif / "out" / "training.csv")
     assert curve["epoch"].tolist() == [0, 1, 2]
@@ -81,6 +81,6 @@ def test_chgnet_refuses_replay_frames_without_corrected_energies(lif, shared_dat
     status = mixed_replay(lif, shared_data / "mptrj" / "mptrj-random-1k.xyz")
     said = capsys.readouterr().err.splitlines()[-1]
     assert status == console.EXIT_BAD_INPUT
-    assert ": error: 8 of 8 replay frames have no corrected_energy" in said
+    assert ": error: 13 of 13 replay frames have no corrected_energy" in said
     assert "chgnet follows energies with the Materials Project's corrections" in said
     assert not (lif / "out").exists()

@@ -57,6 +57,17 @@ def test_frames_without_a_cell_are_compared_where_they_stand():
     assert likeness.first_of_kind([]).tolist() == []
 
 
+def test_frames_are_found_in_sets_in_any_disguise():
+    rng = np.random.default_rng(4)
+    made = [rocksalt_lif(seed=seed) for seed in range(6)]
+    sets = {"a": made[:2], "b": [disguised(made[3], rng), made[4]], "c": [made[4]]}
+    wanted = [disguised(made[row], rng) for row in (5, 4, 0, 2, 3)]
+    # of two sets the first is named; a frame that is twice among the wanted ones is not found for that
+    assert likeness.found_in([*wanted, wanted[0]], sets) == [None, "b", "a", None, "b", None]
+    assert likeness.found_in(wanted, {}) == [None] * 5
+    assert likeness.found_in([], sets) == []
+
+
 def test_neighbours_in_time_move_alike_and_independent_frames_do_not():
     for memory, expected in ((0.8, 1.0), (0.65, 1.0), (0.35, 0.0), (0.0, 0.0)):
         frames = shaken(60, memory=memory, seed=1)

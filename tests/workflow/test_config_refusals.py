@@ -1,9 +1,11 @@
 """A wrong config is refused before any job, in seconds, with one line that names the key and the nearest right one."""
 
+import re
 from pathlib import Path
 
 import pytest
 import workflow_runs
+import yaml
 
 MAX_CPU_S = 5.0
 """Time of one process: on an idle machine it is the wall time, on a busy one it does not wait for others."""
@@ -234,7 +236,55 @@ CASES = {
     ),
     "a grid of a key that is misspelt": (
         setting("potentials", "mace", "grid", to={"name": "lif-{epoch}", "epoch": [10]}),
-        "potentials.lif-10.training.epoch: no such key; did you mean 'epochs'?",
+        "potentials.mace.grid.epoch: no such axis; did you mean 'epochs'?",
+    ),
+    "a grid of a potential's key that is misspelt": (
+        setting("potentials", "mace", "grid", to={"name": "lif-{train_frame}", "train_frame": [10]}),
+        "potentials.mace.grid.train_frame: no such axis; did you mean 'train_frames'?",
+    ),
+    "a grid of an abbreviation": (
+        setting("potentials", "mace", "grid", to={"name": "lif-{lr}", "lr": [1.0e-2]}),
+        "potentials.mace.grid.lr: no such axis; did you mean 'learning_rate'?",
+    ),
+    "a grid of numbers that YAML reads as text": (
+        setting("potentials", "mace", "grid", to={"name": "m{learning_rate}", "learning_rate": ["1e-4"]}),
+        "potentials.m1e-4.training.learning_rate: '1e-4' is text to YAML, not a number: write 1.0e-4 (Initial",
+    ),
+    "an abbreviated setting": (
+        setting("potentials", "mace", "training", "lr", to=1.0e-4),
+        "potentials.mace.training.lr: no such key; did you mean 'learning_rate'?",
+    ),
+    "half a setting": (
+        setting("potentials", "mace", "training", "batch", to=4),
+        "potentials.mace.training.batch: no such key; did you mean 'batch_size'?",
+    ),
+    "a setting of the training beside it": (
+        setting("potentials", "mace", "learning_rate", to=1.0e-4),
+        "potentials.mace.learning_rate: no such key; did you mean 'training.learning_rate'?",
+    ),
+    "a potential's key in its training": (
+        setting("potentials", "mace", "training", "train_frame", to=10),
+        "potentials.mace.training.train_frame: no such key; did you mean 'potentials.mace.train_frames'?",
+    ),
+    "a whole number without its dot": (
+        setting("potentials", "mace", "training", "learning_rate", to="5e-3"),
+        "potentials.mace.training.learning_rate: '5e-3' is text to YAML, not a number: write 5.0e-3",
+    ),
+    "an exponent without its sign": (
+        setting("dynamics", "limits", to={"max_force_eV_per_A": "1.5e2"}),
+        "dynamics.limits.max_force_eV_per_A: '1.5e2' is text to YAML, not a number: write 1.5e+2",
+    ),
+    "a count as a power of ten": (
+        setting("potentials", "mace", "training", "epochs", to="1e3"),
+        "potentials.mace.training.epochs: '1e3' is text to YAML, not a number: write 1000",
+    ),
+    "a number in quotes": (
+        setting("dynamics", "nvt", "timestep_fs", to="0.5"),
+        "dynamics.nvt.timestep_fs: '0.5' is text to YAML, not a number: write 0.5",
+    ),
+    "what is no number at all": (
+        setting("dynamics", "nvt", "timestep_fs", to="nan"),
+        "dynamics.nvt.timestep_fs: 'nan' is not of type 'number'",
     ),
     "a grid without a name": (
         setting("potentials", "mace", "grid", to={"train_frames": [10, 20]}),
@@ -282,6 +332,10 @@ CASES = {
     "a pool smaller than what is selected from it": (
         setting("replay", to={"mptrj": {"source": "resources", "select": "direct", "pool_frames": 100}}),
         "replay.mptrj.pool_frames: must be frames (10000) or more",
+    ),
+    "a replay set without training frames": (
+        setting("replay", to={"mptrj": {"source": "resources", "valid_fraction": 0.5, "test_fraction": 0.5}}),
+        "replay.mptrj.valid_fraction: together with test_fraction leaves nothing to train on: lower one",
     ),
     "a system in the place of the replay sets": (
         lambda config: config.update(
@@ -351,5 +405,8 @@ def test_wrong_config_is_refused_in_one_line(tree: Path, tmp_path, name):
     assert len(lines) == 1, run.output
     assert lines[0].startswith("config error: ")
     assert message in lines[0]
+    # what the line says to write is a number to YAML
+    for number in re.findall(r"not a number: write (\S+)", lines[0]):
+        assert isinstance(yaml.safe_load(number), int | float)
     assert spent_s < MAX_CPU_S
     assert not (tree / "results").exists()

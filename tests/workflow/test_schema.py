@@ -12,7 +12,7 @@ import yaml
 
 from hopline.diffusion.verdict import VerdictThresholds
 from hopline.dynamics.checks import Limits
-from hopline.finetuning.recipe import SETTINGS
+from hopline.finetuning.recipe import CHOICES, MEANINGS, SETTINGS
 from hopline.labels.isolated_atoms import UNPAIRED_ELECTRONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -98,6 +98,26 @@ def test_the_published_settings_of_a_strategy_are_all_that_the_library_takes():
     for ways in presets.values():
         for settings in ways.values():
             jsonschema.Draft202012Validator(SCHEMA["$defs"]["training"]).validate(settings)
+
+
+def test_the_learning_rates_in_the_docs_are_the_presets():
+    text = (REPOSITORY / "docs" / "potentials.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| `([\w-]+)` \| ([0-9.e+-]+) \| ", text, flags=re.MULTILINE)
+    presets = yaml.safe_load((REPOSITORY / "resources" / "presets" / "training.yaml").read_text())
+    told = {(family, way): float(rate) for family, way, rate in rows}
+    assert told == {
+        (family, way): settings["learning_rate"]
+        for family, ways in presets.items()
+        for way, settings in ways.items()
+    }
+
+
+def test_a_training_setting_means_the_same_in_the_config_and_on_the_command_line():
+    schema = SCHEMA["$defs"]["training"]["properties"]
+    assert set(MEANINGS) == set(schema)
+    for name, meaning in MEANINGS.items():
+        assert schema[name]["description"].startswith(meaning)
+    assert {name: tuple(one["enum"]) for name, one in schema.items() if "enum" in one} == CHOICES
 
 
 def test_the_strategies_and_weights_a_config_may_name_are_the_library_s():

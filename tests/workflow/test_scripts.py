@@ -169,6 +169,40 @@ def test_further_test_sets_reach_every_potential_and_the_report(commands):
     assert any("results/lif/potentials/mace-2/evaluations/theirs.json" in words for words in reports)
 
 
+def test_what_a_potential_and_its_parents_were_trained_on_is_not_tested(tree):
+    def add(config):
+        add_test_sets(config)
+        del config["committees"]
+        tuned = config["potentials"]["chgnet-ft"]
+        config["potentials"]["again"] = tuned | {
+            "strategy": "mixed-replay",
+            "replay": "own",
+            "parent": "chgnet-ft",
+        }
+        config["datasets"]["second"] = config["datasets"]["lif-direct"]
+        config["potentials"]["again"]["dataset"] = "second"
+
+    config = workflow_runs.write_config(tree / "again.yaml", tree / "config" / "quickstart.yaml", add)
+    targets = [
+        f"results/lif/potentials/{name}/{file}"
+        for name in ("chgnet", "chgnet-ft", "again")
+        for file in ("evaluation.json", "evaluations/theirs.json", "evaluations/forgetting.json")
+    ]
+    run = workflow_runs.snakemake(tree, "-n", "-p", "--configfile", str(config), "--", *targets)
+    assert run.status == 0, run.output
+    first, second, replay = (
+        [f"results/{folder}/{part}.extxyz" for part in ("train", "valid")]
+        for folder in ("lif/datasets/lif-direct", "lif/datasets/second", "replay/own")
+    )
+    expected = {"chgnet": [], "chgnet-ft": first, "again": [*second, *replay, *first]}
+    parse = load("evaluate_potential").parse
+    asked = [parse(words) for name, words in run.commands if name == "evaluate_potential"]
+    assert len(asked) == 9
+    for one in asked:
+        name = one.potential.parts[3]
+        assert sorted(map(str, one.trained_on)) == sorted(expected[name])
+
+
 def test_every_rule_is_asked_for_by_a_shipped_config(commands):
     assert {name for name, _ in commands} == set(SCRIPTS)
 

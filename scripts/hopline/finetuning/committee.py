@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 
 from hopline.console import InputError, progress
 from hopline.frames import FORCES, labels_of
+from hopline.potentials.card import Card
 from hopline.units import MEV_PER_EV
 
 COLUMNS = (
     "frame_id", "composition", "temperature_K", "mean_deviation_meV_per_A", "max_deviation_meV_per_A",
     "mean_error_meV_per_A", "max_error_meV_per_A",
 )  # fmt: skip
+OF_ONE_TRAINING = ("seed", "best_epoch")
+"""What trainings may differ in that were asked for the same."""
 MIN_FRAMES = 3
 """Fewer frames have no rank correlation worth a number."""
 
@@ -31,6 +35,36 @@ class Judgement:
 
     figures: dict[str, Any]
     deviations: pd.DataFrame
+
+
+def differences(cards: Sequence[Card]) -> dict[str, list[Any]]:
+    """Return what the members of a committee differ in besides their seed, with the value of each member (or a hash).
+
+    Of settings and numbers of frames only those are compared that all members have: the others come with another
+    strategy, which is named then.
+
+    Raises
+    ------
+    InputError
+        If two members are the same model, which agrees with itself.
+    """
+    for one, other in combinations(cards, 2):
+        if one.model_sha256 == other.model_sha256:
+            raise InputError(f"{one.name} and {other.name} are the same model: they cannot disagree")
+    described = [
+        {name: value for name, value in card.recipe.items() if name not in OF_ONE_TRAINING}
+        | {f"{role} frames": count for role, count in card.frames.items()}
+        | {"strategy": card.recipe.get("strategy"), "weights": card.recipe.get("weights")}
+        | {"family": card.family, "dtype": card.dtype, "head": card.head}
+        | {"parent": card.parent_card_sha256, "dataset": card.dataset_sha256, "replay": card.replay_sha256}
+        for card in cards
+    ]
+    by_name = {
+        name: [one[name] for one in described]
+        for name in described[0]
+        if all(name in one for one in described)
+    }
+    return {name: values for name, values in by_name.items() if any(value != values[0] for value in values)}
 
 
 def force_deviations(forces: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -132,7 +132,8 @@ def _replay(task: Task) -> tuple[Sequence[Atoms], Sequence[Atoms]] | None:
     if not sets.replay:
         return None
     if task.strategy == "pseudolabel-replay" and task.parent is not None:
-        return pseudolabelled(sets.replay, task.parent.calculator), pseudolabelled(
-            sets.replay_valid, task.parent.calculator
+        replay, replay_valid = (
+            pseudolabelled(part, task.parent, task.folder) for part in (sets.replay, sets.replay_valid)
         )
+        return replay, replay_valid
     return sets.replay, sets.replay_valid

@@ -26,17 +26,46 @@ SETTINGS: Mapping[tuple[str, str], tuple[str, ...]] = {
 """The settings of each family and strategy: all of these, and none besides, since another would do nothing."""
 
 
+MEANINGS: Mapping[str, str] = {
+    "epochs": "Passes over the training set.",
+    "patience_epochs": "Epochs without a lower validation loss after which training stops.",
+    "learning_rate": "Initial learning rate (of Adam).",
+    "final_learning_rate_ratio": "Share of it that is left at the end; it falls exponentially (MACE) or by a cosine.",
+    "batch_size": "Frames a step.",
+    "loss": "Squared errors (mse), or a robust loss: universal (MACE) or huber (CHGNet).",
+    "energy_weight": "Weight of the energy in the loss (errors in eV/atom).",
+    "force_weight": "Weight of the forces in the loss (errors in eV/A).",
+    "stress_weight": "Weight of the stress in the loss (errors in eV/A^3 for MACE, GPa for CHGNet).",
+    "max_gradient_norm": "Longer gradients are cut to this norm.",
+    "ema_decay": "Decay a step of the averaged weights that are validated and exported (MACE).",
+    "weight_decay": "Weight decay of the optimizer (MACE).",
+    "dtype": "Precision of the training and of the model that comes out of it (MACE; times: docs/potentials.md).",
+    "atom_energies": "Reference energies (MACE): of the dataset's isolated atoms, or estimated from its frames.",
+    "freeze": "What stays as in the parent (freeze): 5 embeddings and interactions, 6 products too.",
+    "lora_rank": "Rank of the corrections (lora).",
+    "lora_alpha": "Scale of the corrections, over their rank (lora).",
+    "min_finetune_ratio": "Where labels are fewer than this share of the replay frames, they are repeated up to it; "
+    "0: never (MACE's replay).",
+    "channels": "Channels of the messages (scratch).",
+    "max_L": "Highest order of the messages (scratch).",
+    "cutoff_A": "Cutoff radius, A (scratch).",
+    "layers": "Message-passing layers (scratch).",
+    "max_ell": "Highest order of the spherical harmonics of the edges (scratch).",
+    "correlation": "Body order of a layer's messages less one (scratch).",
+}
+"""What each setting is, with its unit, for command lines; the config's schema begins its descriptions so (test)."""
+CHOICES: Mapping[str, tuple[str | int, ...]] = {
+    "loss": ("mse", "universal", "huber"),
+    "dtype": ("float32", "float64"),
+    "atom_energies": ("isolated", "estimated"),
+    "freeze": (5, 6),
+}
+"""The values of settings that have few."""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting of a training; those that a strategy does not have are None.
-
-    ``loss`` is ``mse``, or a robust one: MACE's ``universal``, CHGNet's ``huber``. The learning rate falls to
-    ``final_learning_rate_ratio`` of its start, exponentially (MACE) or along a cosine (CHGNet). Training stops after
-    ``patience_epochs`` epochs without a lower validation loss. ``atom_energies`` are ``isolated`` or ``estimated`` (see
-    `references`). ``freeze`` is MACE's number: 5 freezes embeddings and
-    interactions, 6 the products too. ``min_finetune_ratio``: where the labels are fewer than this share of the replay
-    frames, they are repeated up to it.
-    """
+    """Every setting of a training (`MEANINGS`); those that a strategy does not have are None."""
 
     epochs: int
     learning_rate: float

@@ -6,8 +6,7 @@ the latter, so a replay frame carries both: see `energies_for`.
 """
 
 import copy
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,20 +17,18 @@ from numpy.typing import NDArray
 from hopline import frames
 from hopline.console import InputError
 from hopline.finetuning.replay_pool import CORRECTED_ENERGY, Pool
+from hopline.finetuning.replay_split import material_of, split
 from hopline.labels import outliers
 from hopline.sampling import direct
 from hopline.sampling.direct import Points
-from hopline.splits import PLACE, Split, hold_out_trajectories
 
 RANDOM, FARTHEST_POINT, DIRECT = "random", "farthest-point", "direct"
 SELECTIONS = (RANDOM, FARTHEST_POINT, DIRECT)
 UNCORRECTED, CORRECTED = "uncorrected", "corrected"
 ENERGIES = {"chgnet": CORRECTED, "mace": UNCORRECTED}
 """Which energies each family's shipped weights follow."""
-MATERIAL = re.compile(r"(?:mp|mvc)-[^/]+")
-"""The Materials Project's name of a material, of which MPtrj has several calculations."""
-GAP_FRAMES = 10
-"""Frames of one trajectory this close are neighbours, as in a dataset; asked only where all frames are of one run."""
+MIN_FRAMES = 10
+"""Fewer have no shares to hold out."""
 BIRCH_THRESHOLD = 0.5
 """To begin with, as in a dataset; it is halved until there are enough clusters."""
 
@@ -40,7 +37,8 @@ BIRCH_THRESHOLD = 0.5
 class ReplaySet:
     """Frames for training, in an order whose beginnings are selections too; for validation; and to see forgetting.
 
-    ``dropped`` frames of the pool are in none, since they are the same structure as one that is held out.
+    ``dropped`` frames of the pool are in none, since they are the same structure as one that is held out or lie beside
+    one in its trajectory.
     """
 
     train: list[Atoms]
@@ -76,6 +74,18 @@ def energies_for(replayed: Sequence[Atoms], family: str) -> list[Atoms]:
     return copies
 
 
+def refuse_unfit(select: str, *, n_frames: int, pool_frames: int | None, encoder: str | None) -> None:
+    """Refuse settings of a selection that do not go together, before anything is read."""
+    if n_frames < MIN_FRAMES:
+        raise InputError(f"a replay set has {MIN_FRAMES} frames or more, {n_frames} were asked for")
+    if select == RANDOM:
+        return
+    if not (encoder and pool_frames):
+        raise InputError(f"the selection {select} needs an encoder and pool_frames")
+    if pool_frames < n_frames:
+        raise InputError(f"pool_frames must be frames ({n_frames}) or more: it is selected from")
+
+
 def assemble(
     pool: Pool,
     *,
@@ -83,13 +93,13 @@ def assemble(
     n_frames: int,
     valid_fraction: float,
     test_fraction: float,
-    seed: int,
     encode: Callable[[Sequence[Atoms]], NDArray[np.float64]],
 ) -> ReplaySet:
     """Split a pool by material and select from it, so that the three sets share none.
 
-    Test and validation frames are drawn at random whatever the selection is: they stand for the pre-training data at
-    large. ``test_fraction`` is that of all frames, ``valid_fraction`` that of the rest.
+    Test and validation frames are as at random whatever the selection is: they stand for the pre-training data at
+    large. Who they are hangs on their materials' names alone, so that no other set of the same fractions trains on them
+    (see `replay_split.split`).
 
     Parameters
     ----------
@@ -105,25 +115,23 @@ def assemble(
     Raises
     ------
     InputError
-        If the pool mixes levels of theory or kinds of energy, has stresses of the wrong sign, or too few materials.
+        If the pool mixes levels of theory or kinds of energy, has stresses of the wrong sign, or so few materials that
+        one of the sets comes out empty.
     """
     if select not in SELECTIONS:
         raise InputError(f"selection {select} is not known: {', '.join(SELECTIONS)} are")
     _refuse_mixed(pool.frames)
-    held_out, kept = _hold_out(pool.frames, test_fraction, seed)
-    valid, rest = _hold_out([pool.frames[row] for row in kept], valid_fraction, seed)
-    test_frames = [pool.frames[row] for row in held_out]
-    valid_frames = [pool.frames[kept[row]] for row in valid]
-    candidates = [pool.frames[kept[row]] for row in rest]
-    dropped = len(pool.frames) - sum(map(len, (candidates, valid_frames, test_frames)))
+    parts = split(pool.frames, valid_fraction=valid_fraction, test_fraction=test_fraction)
+    candidates, valid_frames, test_frames = (
+        [pool.frames[row] for row in rows] for rows in (parts.train, parts.valid, parts.test)
+    )
     if select == RANDOM:
-        return ReplaySet(candidates, valid_frames, test_frames, dropped)
-    n_test = max(1, round(test_fraction * n_frames))
-    n_valid = max(1, round(valid_fraction * (n_frames - n_test)))
-    test_frames, valid_frames = test_frames[:n_test], valid_frames[:n_valid]
+        return ReplaySet(candidates, valid_frames, test_frames, parts.dropped)
+    test_frames = test_frames[: max(1, round(test_fraction * n_frames))]
+    valid_frames = valid_frames[: max(1, round(valid_fraction * n_frames))]
     n_train = n_frames - len(test_frames) - len(valid_frames)
     order = training_order(encode(candidates), select, n_train)
-    return ReplaySet([candidates[row] for row in order], valid_frames, test_frames, dropped)
+    return ReplaySet([candidates[row] for row in order], valid_frames, test_frames, parts.dropped)
 
 
 def training_order(features: Points, select: str, n_frames: int) -> NDArray[np.int64]:
@@ -137,7 +145,10 @@ def training_order(features: Points, select: str, n_frames: int) -> NDArray[np.i
     points = direct.fit_reduction(features).apply(features)
     if select == FARTHEST_POINT or n_frames >= len(features):
         return farthest_point_order(points, min(n_frames, len(features)))
-    rows = direct.select(features, clusters=n_frames, per_cluster=1, threshold=BIRCH_THRESHOLD).rows
+    remedy = "raise pool_frames, or lower frames"
+    rows = direct.select(
+        features, clusters=n_frames, per_cluster=1, threshold=BIRCH_THRESHOLD, remedy=remedy
+    ).rows
     return rows[farthest_point_order(points[rows], len(rows))]
 
 
@@ -147,13 +158,6 @@ def farthest_point_order(points: Points, count: int) -> NDArray[np.int64]:
     others = np.delete(np.arange(len(points)), first)
     picked = direct.farthest_first(points[others], points[[first]], count - 1)
     return np.concatenate([[first], others[picked]])
-
-
-def material_of(frame: Atoms) -> str:
-    """Return what a frame shares with those that resemble it: its material, else its trajectory."""
-    source = str(frame.info.get("source", frames.UNSTATED))
-    found = MATERIAL.match(source)
-    return found[0] if found else source
 
 
 def describe(replay: ReplaySet, pool: Pool) -> dict[str, Any]:
@@ -176,9 +180,22 @@ def describe(replay: ReplaySet, pool: Pool) -> dict[str, Any]:
         "frames_of_other_elements": pool.other_elements,
         "frames_fit": pool.fit,
         "frames_in_pool": len(pool.frames),
-        "frames_like_one_held_out": replay.dropped,
+        "frames_in_no_set": replay.dropped,
         "rejected": [asdict(kind) for kind in pool.rejected],
     }
+
+
+def told(description: Mapping[str, Any], *, asked_for: int) -> str:
+    """Say in a line what `describe` says at length."""
+    counts = ", ".join(f"{count} {name}" for name, count in description["frames"].items())
+    total, dropped = sum(description["frames"].values()), description["frames_in_no_set"]
+    fewer = f", {asked_for} were asked for" if total < asked_for else ""
+    fewer += f", {dropped} are like one held out, or beside it, and in none" if dropped else ""
+    energies = " and ".join(kind for kind, n_frames in description["energies"].items() if n_frames == total)
+    return (
+        f"{counts} of {description['frames_fit']} fit frames ({description['frames_found']} found){fewer}; "
+        f"energies {energies}"
+    )
 
 
 def _refuse_mixed(pool: Sequence[Atoms]) -> None:
@@ -218,22 +235,3 @@ def _upside_down(frame: Atoms) -> Atoms:
         else {}
     )
     return view
-
-
-def _hold_out(pool: Sequence[Atoms], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Return rows that are held out and rows that are kept, both in the pool's order, no material in both."""
-    views = []
-    for frame in pool:
-        view = copy.copy(frame)
-        # all compositions are drawn from together: a set of many materials has one frame of most
-        view.info = {"composition": "all", "source": material_of(frame)}
-        view.info |= {PLACE: frame.info[PLACE]} if PLACE in frame.info else {}
-        views.append(view)
-    materials = {view.info["source"] for view in views}
-    if len(materials) == 1 and not all(PLACE in view.info for view in views):
-        raise InputError(
-            f"{len(pool)} frames of one material or trajectory ({min(materials)}) cannot be split for training, "
-            "validation and test: take a larger source, more frames or fewer filters"
-        )
-    split: Split = hold_out_trajectories(views, fraction=fraction, seed=seed, gap_frames=GAP_FRAMES)
-    return split.held_out, split.kept

@@ -79,6 +79,10 @@ class Outcome:
     atom_energies_eV: Mapping[str, float]
     proofs: Mapping[str, Any]
 
+    def best(self, column: str) -> float:
+        """Return the value of a column of the learning curve (`loop.HISTORY`) at the best epoch."""
+        return float(self.history.set_index("epoch")[column].loc[self.best_epoch])
+
 
 def read_sets(
     paths: Mapping[str, Path], *, family: str, train_frames: int | None, replay_frames: int | None

@@ -1,6 +1,5 @@
 """The table that a batch of labelled frames leaves: one row a frame."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,10 +24,7 @@ class Row:
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Write the table of a batch as CSV."""
-    with files.whole(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=[field.name for field in fields(Row)])
-        table.writeheader()
-        table.writerows(asdict(row) for row in rows)
+    files.write_rows(path, [field.name for field in fields(Row)], map(asdict, rows))
 
 
 def summary(rows: Sequence[Row]) -> str:

@@ -1,6 +1,5 @@
 """Which labelled frames enter a set, and why the others do not: every frame found is accepted or rejected."""
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -145,10 +144,7 @@ def table(rejected: Sequence[Rejection]) -> str:
 
 def write_rejected(path: str | os.PathLike[str], rejected: Sequence[Rejection]) -> None:
     """Write rejected frames as CSV: source, frame, frame_id, reason; with none, the header alone."""
-    with files.whole(path) as temporary, temporary.open("w", newline="", errors="replace") as file:
-        table = csv.DictWriter(file, fieldnames=[field.name for field in fields(Rejection)])
-        table.writeheader()
-        table.writerows(asdict(row) for row in rejected)
+    files.write_rows(path, [field.name for field in fields(Rejection)], map(asdict, rejected))
 
 
 def _rejection(candidate: Candidate, reason: str) -> Rejection:

@@ -211,10 +211,7 @@ def _keep(output_path: Path, scratch: Path, kept: str, attempts: Sequence[Attemp
 
 def write_attempts(path: Path, attempts: Sequence[Attempt]) -> None:
     """Write how each rung went as CSV."""
-    with files.whole(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.DictWriter(file, fieldnames=[field.name for field in fields(Attempt)])
-        table.writeheader()
-        table.writerows(asdict(attempt) for attempt in attempts)
+    files.write_rows(path, [field.name for field in fields(Attempt)], map(asdict, attempts))
 
 
 def read_attempts(path: Path) -> list[str]:

@@ -6,7 +6,6 @@ The one place for inference that imports the chgnet package (Deng et al., Nat. M
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import ase.stress
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from hopline.console import InputError, progress
-from hopline.files import write_tensors
+from hopline.files import read_torch, write_tensors
 from hopline.potentials.chgnet_batch import collate, denormals_flushed, predict, refuse_other_layers
 from hopline.units import GPA_PER_EV_PER_A3
 
@@ -44,13 +43,13 @@ def save_model(model: CHGNet, path: str | os.PathLike[str]) -> None:
 
 def load_model(path: str | os.PathLike[str]) -> CHGNet:
     """Load a model saved by ``save_model``; nothing in the file can run code."""
+    content = read_torch(path, kind="CHGNet model", only_tensors=True)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         return CHGNet.from_dict(content["model"])
-    except UnpicklingError as error:
-        raise InputError(f"{path} holds more than plain tensors and values; it was not opened") from error
-    except (LookupError, RuntimeError, EOFError, ValueError, TypeError, OSError) as error:
-        raise InputError(f"{path} is not a whole CHGNet model file: {error}") from error
+    except Exception as error:  # values of any kind, handed to CHGNet as its arguments and weights
+        raise InputError(
+            f"{path} is not a whole CHGNet model file: no model can be built of what it holds"
+        ) from error
 
 
 def best_device() -> str:

@@ -11,6 +11,7 @@ from ase.calculators.calculator import Calculator
 
 from hopline.console import InputError, progress
 from hopline.frames import Labels, labels_of, stress_matrix
+from hopline.likeness import found_in
 from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV
 
 PAIRS = ("kind", "frame_id", "element", "composition", "temperature_K", "reference", "predicted")
@@ -36,6 +37,7 @@ def evaluate(
     frames: Sequence[Atoms],
     *,
     mobile: str,
+    trained_on: Mapping[str, Sequence[Atoms]] | None = None,
 ) -> Evaluation:
     """Compare a calculator with the labels of frames.
 
@@ -45,14 +47,16 @@ def evaluate(
     against labelled forces through the origin; below one the potential is too soft. R2 is one less the share of the
     labels' variance (of the energies: within compositions) that the errors make up. Errors over no value, and slopes
     and R2 of labels that are all alike, are None. Frames that the potential
-    refuses (an element it does not know, an isolated atom) are left out and counted with its reason.
+    refuses (an element it does not know, an isolated atom) are left out and counted with its reason, and so are those
+    that are the same structure as one of ``trained_on``: the frames, by the name of their set, that the potential or
+    one of its parents was trained or validated on.
 
     Raises
     ------
     InputError
-        If a frame has no labels, or the potential refuses every frame.
+        If a frame has no labels, or none is left.
     """
-    tables, kept, left_out = _tables(calculator, frames)
+    tables, kept, left_out = _tables(calculator, frames, found_in(frames, trained_on or {}))
     energy, force, stress = tables["energy"], tables["force"], tables["stress"]
     raw = energy["error"].copy()
     groups = raw.groupby(energy["composition"])
@@ -102,14 +106,14 @@ def evaluate(
 def told_reasons(refused: Mapping[str, int]) -> str:
     """Say why frames were left out: the commonest reasons, and how many more there are."""
     common = sorted(refused.items(), key=lambda item: -item[1])
-    told = [f"{reason} ({count} frames)" for reason, count in common[:MAX_TOLD]]
+    told = [f"{reason} ({count} frame{'s' if count > 1 else ''})" for reason, count in common[:MAX_TOLD]]
     return "; ".join(
         [*told, *([f"{len(common) - MAX_TOLD} other reasons"] if len(common) > MAX_TOLD else [])]
     )
 
 
 def _tables(
-    calculator: Calculator, frames: Sequence[Atoms]
+    calculator: Calculator, frames: Sequence[Atoms], seen_in: Sequence[str | None]
 ) -> tuple[dict[str, pd.DataFrame], list[Atoms], dict[str, int]]:
     """Return energies (eV/atom), force components (eV/A) and stresses (GPa), a row a number; frames kept; refusals."""
     parts: dict[str, list[pd.DataFrame]] = {"energy": [], "force": [], "stress": []}
@@ -117,11 +121,9 @@ def _tables(
     for row, atoms in enumerate(progress(frames, total=len(frames), label="evaluate", unit="frames")):
         labels = labels_of(atoms)
         name = str(atoms.info.get("frame_id", row))
-        try:
-            # asked by name: not every calculator computes the stress unless it is wanted
-            calculator.calculate(atoms, ["energy", "forces", "stress"])
-        except InputError as error:
-            reason = str(error).removeprefix(f"frame {name}: ")
+        seen = seen_in[row]
+        reason = f"seen in its training or a parent's: {seen}" if seen else _refusal(calculator, atoms, name)
+        if reason:
             refused[reason] = refused.get(reason, 0) + 1
             continue
         kept.append(atoms)
@@ -135,13 +137,23 @@ def _tables(
             parts[kind].append(table.assign(**columns))
     if not kept:
         told = told_reasons(refused) or "none was given"
-        raise InputError(f"there is no frame to evaluate on that the potential takes: {told}")
+        raise InputError(f"there is no frame left to evaluate on: {told}")
     empty = pd.DataFrame({name: pd.Series(dtype=float) for name in PAIRS[1:]})
     joined = {kind: pd.concat(found, ignore_index=True) if found else empty for kind, found in parts.items()}
     errors = {
         kind: table.assign(error=table["predicted"] - table["reference"]) for kind, table in joined.items()
     }
     return errors, kept, refused
+
+
+def _refusal(calculator: Calculator, atoms: Atoms, name: str) -> str:
+    """Compute a frame; return why the potential refuses it, empty where it does not."""
+    try:
+        # asked by name: not every calculator computes the stress unless it is wanted
+        calculator.calculate(atoms, ["energy", "forces", "stress"])
+    except InputError as error:
+        return str(error).removeprefix(f"frame {name}: ")
+    return ""
 
 
 def _numbers(atoms: Atoms, labels: Labels, results: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any, Any]]:

@@ -8,7 +8,6 @@ model file is the one the card was written for, not that its author means well: 
 
 import copy
 import os
-import pickle
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,11 +25,14 @@ from mace.data import get_neighborhood
 from mace.tools.scripts_utils import extract_config_mace_model, remove_pt_head
 
 from hopline.console import InputError, say
+from hopline.files import read_torch
 
 ACADEMIC = ("small-omat-0", "medium-omat-0", "mace-matpes-pbe-0", "mace-matpes-r2scan-0")
 """Foundation models that the package says are under the Academic Software License (no commercial use)."""
 UNNAMED_HEAD = "Default"
 """What mace calls the only head of a model whose file is older than heads."""
+EVERY_MACE_HAS = ("r_max", "atomic_numbers", "atomic_energies_fn")
+"""What no other pickle has by accident; a MACE of dipoles alone lacks the last."""
 PROBE_SPACING_A = 2.5
 MAX_RELATIVE_DIFFERENCE = {"float64": 1e-9, "float32": 1e-4}
 """Of a head's energy and forces before and after its export, both computed in float64: taking one head out of many
@@ -121,17 +123,14 @@ def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str
 
 def read_model(model_file: str | os.PathLike[str]) -> Any:
     """Open a pickled MACE model on the CPU, saying so, since opening it can run code of whoever made it."""
-    if not Path(model_file).is_file():
-        raise InputError(f"the model file {model_file} does not exist")
-    say(f"{model_file} is a pickled MACE model: opening it runs what its author put there")
-    try:
-        model = torch.load(model_file, map_location="cpu", weights_only=False)
-        # what every MACE has, and what no other pickle has by accident
-        _ = model.r_max, model.atomic_numbers, next(model.parameters())
-    except (
-        RuntimeError, OSError, EOFError, AttributeError, KeyError, ImportError, pickle.UnpicklingError,
-    ) as error:  # fmt: skip
-        raise InputError(f"{model_file} is not a whole MACE model file: {error}") from error
+    if Path(model_file).is_file():
+        say(f"{model_file} is a pickled MACE model: opening it runs what its author put there")
+    model = read_torch(model_file, kind="MACE model", only_tensors=False)
+    if isinstance(model, torch.jit.ScriptModule) or not all(hasattr(model, name) for name in EVERY_MACE_HAS):
+        raise InputError(
+            f"{model_file} is not a whole MACE model file: what it holds is of type {type(model).__name__}; wanted "
+            "is a model with energies as mace-torch saves it whole, neither compiled nor its weights alone"
+        )
     return model
 
 

@@ -187,6 +187,7 @@ def cautions(material: Material, answers: Sequence[LineAnswer]) -> list[Caution]
         _unlike_lines(material),
         *[_softness(name, evaluation) for name, evaluation in material.evaluations.items()],
         *[_hole(name, stability) for name, stability in material.stability.items()],
+        *[_unlike_members(name, committee) for name, committee in material.committees.items()],
         *[_few_frames(evaluation) for evaluation in _one_per_set(material.evaluations)],
         *[_novelty(name, coverage) for name, coverage in material.coverage.items()],
         _exploded(material),
@@ -280,6 +281,16 @@ def _hole(name: str, stability: Mapping[str, Any]) -> Caution | None:
         f"{name} has holes",
         f"Pushed together, two atoms fall into each other: {told}. A long or hot run may get there. Label frames with "
         "close pairs, or fine-tune a universal potential.",
+    )
+
+
+def _unlike_members(name: str, committee: Mapping[str, Any]) -> Caution | None:
+    if not committee.get("differ_in"):
+        return None
+    return Caution(
+        f"The members of committee {name} differ in more than their seed",
+        f"They differ in {', '.join(committee['differ_in'])}: their deviation mixes what these change with the "
+        "spread of one training, and says less of either.",
     )
 
 

@@ -19,6 +19,8 @@ MAX_SUBCLUSTERS = 40_000
 ROUNDING = 1e-9
 """Frames closer than about this share of their distance from the mean are one to BIRCH, whatever its threshold."""
 
+LARGER_POOL = "take a larger pool or ask for fewer"
+
 
 @dataclass(frozen=True)
 class Reduction:
@@ -79,7 +81,9 @@ def fit_reduction(features: Points) -> Reduction:
     )
 
 
-def select(features: Points, *, clusters: int | None, per_cluster: int, threshold: float) -> Selection:
+def select(
+    features: Points, *, clusters: int | None, per_cluster: int, threshold: float, remedy: str = LARGER_POOL
+) -> Selection:
     """Pick ``clusters * per_cluster`` frames of a pool, the same ones whatever the pool's order.
 
     Frames of equal features count once.
@@ -95,6 +99,8 @@ def select(features: Points, *, clusters: int | None, per_cluster: int, threshol
         distance. Where clusters are too small, the frames farthest from all picks top the selection up.
     threshold
         BIRCH radius in weighted components; halved until there are at least ``clusters`` sub-clusters.
+    remedy
+        What to do about a pool that is too small, which depends on where it comes from.
 
     Raises
     ------
@@ -107,12 +113,10 @@ def select(features: Points, *, clusters: int | None, per_cluster: int, threshol
     order = np.lexsort(features.T[::-1])
     order = order[np.append([True], (features[order[1:]] != features[order[:-1]]).any(axis=1))]
     if wanted is not None and len(order) < wanted:
-        raise InputError(
-            f"the pool has {len(order)} distinct frames, {wanted} were asked for: explore longer or ask for fewer"
-        )
+        raise InputError(f"the pool has {len(order)} distinct frames, {wanted} were asked for: {remedy}")
     reduction = fit_reduction(features[order])
     points = reduction.apply(features[order])
-    labels, threshold = _cluster(points, clusters, threshold)
+    labels, threshold = _cluster(points, clusters, threshold, remedy)
     distances = _distance_to_mean(points, labels)
     picked = _pick(labels, distances, per_cluster)
     missing = 0 if wanted is None else wanted - len(picked)
@@ -143,7 +147,9 @@ def farthest_first(points: Points, covered: Points, count: int) -> NDArray[np.in
     return rows
 
 
-def _cluster(points: Points, clusters: int | None, threshold: float) -> tuple[NDArray[np.int64], float]:
+def _cluster(
+    points: Points, clusters: int | None, threshold: float, remedy: str
+) -> tuple[NDArray[np.int64], float]:
     """Return each point's cluster and the BIRCH threshold that gave enough sub-clusters."""
     from sklearn.cluster import AgglomerativeClustering, Birch
 
@@ -156,9 +162,7 @@ def _cluster(points: Points, clusters: int | None, threshold: float) -> tuple[ND
             break
         threshold /= 2.0
         if not threshold > least:
-            raise InputError(
-                f"the pool has fewer than {clusters} distinct frames: explore longer or ask for fewer"
-            )
+            raise InputError(f"the pool has fewer than {clusters} distinct frames: {remedy}")
     if len(centres) > MAX_SUBCLUSTERS and clusters is not None:
         raise InputError(
             f"BIRCH gave {len(centres)} sub-clusters at threshold {threshold:g}; more than {MAX_SUBCLUSTERS} do not "

@@ -6,7 +6,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from small import label, rocksalt_lif
 
 from hopline.console import InputError
-from hopline.finetuning.committee import COLUMNS, force_deviations, judge
+from hopline.finetuning.committee import COLUMNS, differences, force_deviations, judge
+from hopline.potentials.card import Card
 
 
 class Member(Calculator):
@@ -94,3 +95,64 @@ def test_frames_without_labels_have_a_deviation_and_no_error():
     assert found.figures["spearman_mean_deviation_and_error"] is None
     assert found.deviations["mean_error_meV_per_A"].isna().all()
     assert found.figures["max_deviation_meV_per_A"] == pytest.approx(300)
+
+
+def trained(name="one", *, recipe=None, **changes):
+    """The card of a training; recipes and frames are the same but for what is asked for."""
+    content = {
+        "name": name, "family": "mace", "model_file": f"{name}.pt", "model_sha256": name, "dtype": "float64",
+        "dataset_sha256": "d", "frames": {"train": 30, "valid": 5},
+        "recipe": {"strategy": "naive", "learning_rate": 1e-3, "seed": 1, "best_epoch": 7} | (recipe or {}),
+    }  # fmt: skip
+    return Card(**content | changes)
+
+
+def test_members_that_differ_in_their_seed_alone_differ_in_nothing():
+    another = {"seed": 2, "best_epoch": 9}
+    cards = [trained("one"), trained("two", recipe=another, proofs={"a": 1}, atom_energies_eV={"Li": -1.0})]
+    assert differences(cards) == {}
+
+
+def test_a_model_that_is_a_member_twice_is_refused():
+    twice = [trained("one"), trained("two"), trained("again", model_sha256="one")]
+    with pytest.raises(InputError, match="one and again are the same model: they cannot disagree"):
+        differences(twice)
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"recipe": {"learning_rate": 2e-3}}, {"learning_rate": [1e-3, 1e-3, 2e-3]}),
+        ({"dataset_sha256": "e"}, {"dataset": ["d", "d", "e"]}),
+        ({"frames": {"train": 20, "valid": 5}}, {"train frames": [30, 30, 20]}),
+        ({"parent_card_sha256": "p"}, {"parent": [None, None, "p"]}),
+        (
+            {"family": "chgnet", "dtype": "float32"},
+            {"family": ["mace", "mace", "chgnet"], "dtype": ["float64", "float64", "float32"]},
+        ),
+        # settings that come with another strategy are not named one by one
+        (
+            {"recipe": {"strategy": "lora", "lora_rank": 4}},
+            {"strategy": ["naive", "naive", "lora"]},
+        ),
+    ],
+)
+def test_what_members_differ_in_is_named_with_each_member_s_value(changes, differing):
+    assert (
+        differences([trained("one"), trained("two", recipe={"seed": 2}), trained("three", **changes)])
+        == differing
+    )
+
+
+def test_a_shipped_and_a_trained_member_differ_in_what_they_are_made_of():
+    shipped = Card(
+        name="0.3.0",
+        family="mace",
+        model_file="m.pt",
+        model_sha256="m",
+        dtype="float64",
+        recipe={"weights": "small"},
+    )
+    assert differences([shipped, trained()]) == {
+        "strategy": [None, "naive"], "weights": ["small", None], "dataset": [None, "d"],
+    }  # fmt: skip

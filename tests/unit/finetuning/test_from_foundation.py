@@ -28,7 +28,11 @@ def parent(tmp_path_factory):
 @pytest.mark.parametrize("strategy", ["naive", "replay"])
 def test_a_finetuning_starts_at_the_head_that_was_taken(tmp_path, parent, strategy):
     # the head has random weights: only its own labels are of its settings
-    replay = tuple(pseudolabelled(part, parent.calculator) for part in REPLAY) if strategy == "replay" else ()
+    replay = (
+        tuple(pseudolabelled(part, parent, tmp_path / "labels") for part in REPLAY)
+        if strategy == "replay"
+        else ()
+    )
     one = make_task(tmp_path / "work", strategy, tiny_mace(strategy), parent=parent, replay=replay)
     task.check(one)
     outcome = mace.run(one)

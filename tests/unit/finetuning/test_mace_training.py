@@ -121,6 +121,19 @@ def test_replay_frames_are_trained_on(outcomes):
     assert outcomes["naive"][0].history["replay_force_rmse_meV_per_A"].isna().all()
 
 
+def test_the_next_attempt_takes_the_pseudolabels_that_are_there(tmp_path, parent, capsys):
+    recipe = tiny_mace("pseudolabel-replay", epochs=1)
+    histories = []
+    for _ in range(2):
+        one = make_task(tmp_path / "work", "pseudolabel-replay", recipe, parent=parent, replay=REPLAY)
+        histories.append(mace.run(one).history["replay_force_rmse_meV_per_A"].tolist())
+        (tmp_path / "work" / loop.STATE).unlink()  # killed before its first epoch was done
+    said = capsys.readouterr().err
+    for n_frames in (8, 3):
+        assert said.count(f"{n_frames} of {n_frames} frames have theirs from an earlier attempt") == 1
+    assert histories[0] == histories[1]
+
+
 def test_labels_are_repeated_where_replay_outnumbers_them(tmp_path, parent):
     recipe = tiny_mace("replay", epochs=1, min_finetune_ratio=2.9)
     one = make_task(tmp_path / "work", "replay", recipe, parent=parent, replay=REPLAY)

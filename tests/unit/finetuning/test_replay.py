@@ -10,9 +10,10 @@ from hopline import frames, splits
 from hopline.console import InputError
 from hopline.finetuning import replay
 from hopline.finetuning.replay_pool import CORRECTED_ENERGY, Pool
+from hopline.finetuning.replay_split import GAP_FRAMES, material_of, share_of
 from hopline.sampling import direct
 
-SETTINGS = {"valid_fraction": 0.1, "test_fraction": 0.1, "seed": 1, "n_frames": 120}
+SETTINGS = {"valid_fraction": 0.1, "test_fraction": 0.1, "n_frames": 120}
 
 
 def pool_of(n_materials, frames_each=2, **info):
@@ -42,7 +43,7 @@ def assembled(pool, select="random", encode=by_energy, **changes):
 
 
 def materials(made):
-    return {replay.material_of(atoms) for atoms in made}
+    return {material_of(atoms) for atoms in made}
 
 
 def ids(made):
@@ -65,9 +66,10 @@ def test_a_random_set_is_all_of_the_pool_in_its_order():
     order = {identity: row for row, identity in enumerate(ids(pool.frames))}
     rows = [order[identity] for identity in ids(made.train)]
     assert rows == sorted(rows)
-    # whole materials are held out, so the shares are met within half and twice
-    assert 10 <= len(made.test) <= 40
-    assert 9 <= len(made.valid) <= 36
+    # two frames of each of the materials whose places lie at the two ends
+    places = [share_of(f"mp-{number}") for number in range(100)]
+    assert len(made.test) == 2 * sum(place < 0.1 for place in places)
+    assert len(made.valid) == 2 * sum(place >= 0.9 for place in places)
 
 
 def test_a_structure_of_two_materials_is_in_one_set_only():
@@ -86,10 +88,10 @@ def test_a_structure_of_two_materials_is_in_one_set_only():
 def test_a_selection_has_the_size_that_was_asked_for_and_random_test_frames(select):
     pool = pool_of(100)
     made = assembled(pool, select)
-    assert [len(part) for part in (made.train, made.valid, made.test)] == [97, 11, 12]
+    assert [len(part) for part in (made.train, made.valid, made.test)] == [96, 12, 12]
     everything = assembled(pool)
     assert ids(made.test) == ids(everything.test)[:12]
-    assert ids(made.valid) == ids(everything.valid)[:11]
+    assert ids(made.valid) == ids(everything.valid)[:12]
     assert set(ids(made.train)) < set(ids(everything.train))
 
 
@@ -146,16 +148,18 @@ def test_direct_gives_its_own_picks_widest_first():
     assert gaps == sorted(gaps, reverse=True)
 
 
-def test_frames_of_one_run_are_split_by_blocks_and_of_one_without_places_refused():
-    pool = pool_of(1, 200)
+def test_frames_of_one_run_are_split_by_stretches_and_of_one_without_places_refused():
+    pool = pool_of(1, 600)
     with pytest.raises(
-        InputError, match=r"200 frames of one material or trajectory \(mp-0\) cannot be split"
+        InputError, match=r"the train set of these 600 frames came out empty: of 1 materials .* share of 0\.8"
     ):
-        assembled(pool)
+        assembled(pool, valid_fraction=0.1, test_fraction=0.1)
     for place, atoms in enumerate(pool.frames):
         atoms.info |= {"source": "one run", "source_frame": place}
     made = assembled(pool)
-    splits.refuse_leakage({"train": made.train, "test": made.test}, gap_frames=replay.GAP_FRAMES)
+    splits.refuse_leakage(
+        {"train": made.train, "valid": made.valid, "test": made.test}, gap_frames=GAP_FRAMES
+    )
 
 
 def test_levels_of_theory_and_kinds_of_energy_do_not_mix():

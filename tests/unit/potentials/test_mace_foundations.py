@@ -2,6 +2,11 @@
 
 import ast
 import importlib.util
+import pickle
+import re
+import sys
+import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -104,15 +109,80 @@ def test_a_head_that_upstream_takes_wrongly_is_refused(tmp_path, foundation, mon
         mace.export_weights("two", tmp_path / "one.pt", source=foundation, head="pbe")
 
 
-@pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"", None, {"model": 1}])
-def test_what_is_no_model_is_refused(tmp_path, foundation, content):
-    path = tmp_path / "it.model"
-    if isinstance(content, dict):
-        torch.save(content, path)
+class Foreign:
+    """An object of a package that is not installed where it is opened."""
+
+
+def written(path, what, foundation):
+    """Write one of the files that are no MACE model, and return its path."""
+    half = foundation.read_bytes()[: foundation.stat().st_size // 2]
+    content = {
+        "a web page": b"<!DOCTYPE html>\n<html>",
+        "a table, which torch takes for numbers": b"I,b\nSx,2\n",
+        "nothing": b"",
+        "half": half,
+        "a beginning": half[:10],
+        "bytes of no kind": bytes(range(256)),
+    }
+    saved = {
+        "a dictionary": {"model": 1},
+        "a list": [1],
+        "the weights alone": torch.nn.Linear(2, 2).state_dict(),
+        "another network": torch.nn.Linear(2, 2),
+        "an empty thing": None,
+    }
+    if what in content:
+        path.write_bytes(content[what])
+    elif what in saved:
+        torch.save(saved[what], path)
+    elif what == "a zip archive":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+    elif what == "another network, compiled":
+        compiled = torch.nn.Linear(2, 2)
+        for name, value in (("r_max", 5.0), ("atomic_numbers", 3.0), ("atomic_energies_fn", 1.0)):
+            compiled.register_buffer(name, torch.tensor(value))
+        torch.jit.save(torch.jit.script(compiled), path)
     else:
-        path.write_bytes(foundation.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(InputError, match=r"it\.model is not a whole MACE model file"):
+        path.write_bytes(pickle.dumps(Foreign()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("a web page", r"it is text, beginning with '<!DOCTYPE html>"),
+        ("a table, which torch takes for numbers", "it is text"),
+        ("nothing", "it is empty"),
+        ("half", "its end is missing; fetch or copy it again"),
+        ("a beginning", "its end is missing"),
+        ("bytes of no kind", "torch says UnpicklingError"),
+        ("a dictionary", "what it holds is of type dict"),
+        ("a list", "of type list"),
+        ("the weights alone", "of type OrderedDict; wanted is a model with energies"),
+        ("another network", "of type Linear"),
+        ("an empty thing", "of type NoneType"),
+        ("a zip archive", "it is a zip archive of something else"),
+        ("another network, compiled", "of type RecursiveScriptModule"),
+        ("an object of a package that is not there", "made with the package nowhere, which is not installed"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_one_sentence(tmp_path, foundation, monkeypatch, what, message):
+    monkeypatch.setattr(Foreign, "__module__", "nowhere")
+    monkeypatch.setitem(sys.modules, "nowhere", types.SimpleNamespace(Foreign=Foreign))
+    path = written(tmp_path / "it.model", what, foundation)
+    monkeypatch.delitem(sys.modules, "nowhere")
+    with pytest.raises(
+        InputError, match=rf"^{re.escape(str(path))} is not a whole MACE model file: .*{message}"
+    ) as caught:
         mace.export_weights("it", tmp_path / "one.pt", source=path, head=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_not_there_is_not_said_to_be_opened(tmp_path, capsys):
+    with pytest.raises(InputError, match=r"the MACE model file .*none\.model does not exist"):
+        mace.read_model(tmp_path / "none.model")
+    assert capsys.readouterr().err == ""
 
 
 def test_opening_a_model_says_that_it_is_a_pickle(foundation, capsys):

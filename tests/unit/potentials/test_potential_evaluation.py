@@ -181,6 +181,32 @@ def test_frames_that_the_potential_refuses_are_left_out_and_counted():
         evaluate(Wrong(), made[1:3], mobile="Li")
 
 
+def test_frames_of_the_training_are_left_out_whatever_their_digits_or_order_of_atoms():
+    made = make()
+    seen, replayed = [made[0].copy(), made[3].copy()], made[6][[3, 1, 0, 2, 7, 6, 5, 4]]
+    seen[0].positions += 1e-5
+    trained_on = {"train.extxyz": [rocksalt_lif(seed=99), *seen], "replay.extxyz": [replayed]}
+    found = evaluate(Wrong(), made, mobile="Li", trained_on=trained_on)
+    assert found.figures["n_frames"] == 5
+    assert found.figures["left_out_because"] == {
+        "seen in its training or a parent's: train.extxyz": 2,
+        "seen in its training or a parent's: replay.extxyz": 1,
+    }
+    rest = [made[row] for row in (1, 2, 4, 5, 7)]
+    alone = evaluate(Wrong(), rest, mobile="Li").figures
+    for name in ("force_rmse_meV_per_A", "energy_rmse_meV_per_atom", "test_sources"):
+        assert found.figures[name] == alone[name]
+    assert set(found.pairs["frame_id"]) == {atoms.info["frame_id"] for atoms in rest}
+
+
+def test_a_test_set_of_which_all_was_trained_on_is_refused():
+    made = make()
+    with pytest.raises(
+        InputError, match=r"no frame left to evaluate on: seen in .*: all.extxyz \(3 frames\)"
+    ):
+        evaluate(Wrong(), made[:3], mobile="Li", trained_on={"all.extxyz": made})
+
+
 def test_many_reasons_are_told_in_few_words():
     assert told_reasons({}) == ""
     refused = {

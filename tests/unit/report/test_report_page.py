@@ -125,6 +125,8 @@ def test_further_sets_stability_and_committees_are_told(material, page):
         assert told in text
     for told in ("Committees", "chgnet, chgnet-ft", "48.2", "391", "0.83"):
         assert told in text
+    assert "The members of committee pair differ in more than their seed" in text
+    assert "They differ in strategy, dataset" in text
     assert "chgnet-ft has holes" in text
     assert "Li-Li in crystal behind 0.48 eV" in text
     assert "F-F in crystal behind" not in text
