@@ -55,6 +55,19 @@ def as_flags(section, *names):
     return shlex.join(flags)
 
 
+def input_flags(*names):
+    """Return a function for params that spells the named inputs as flags, those that a job has.
+
+    Settings never go this way: Snakemake does not remember params that hang on inputs, so a changed one would redo
+    nothing (test_house.py looks for it).
+    """
+
+    def spelt(wildcards, input):
+        return as_flags({name: input[name] for name in names if input[name]})
+
+    return spelt
+
+
 def seed(*words):
     """Derive a job's own seed from the config's seed and the words that name the job."""
     return zlib.crc32("/".join([str(config["seed"]), *words]).encode())

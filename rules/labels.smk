@@ -61,11 +61,10 @@ def frame_sources(wildcards, input):
     return shlex.join(f"{runs_of(wildcards)}/{index}" for index in indices_of(wildcards.dataset))
 
 
-def elements_of(wildcards, input):
+def elements_of(wildcards):
     """Return the flags that name the elements of a system: frames with others are another material's."""
     system = config["systems"][wildcards.system]
-    flags = ["--elements", *sorted({*system["host"].get("species", []), system["mobile"]})]
-    return shlex.join([*flags, *(["--host", input.host] if input.host else [])])
+    return as_flags({"elements": sorted({*system["host"].get("species", []), system["mobile"]})})
 
 
 MESH = ("kpoints", "kpoints_shift")
@@ -99,7 +98,7 @@ def training_start(wildcards):
     return f"results/{wildcards.system}/structures/{chosen}.extxyz"
 
 
-def training_flags(wildcards):
+def vasp_training_flags(wildcards):
     plan = labels_of(wildcards)["vasp"]["training"]
     temperatures = as_flags(config["systems"][wildcards.system], "temperatures_K")
     return f"{temperatures} {as_flags(plan, *(name for name in sorted(plan) if name != 'composition'))}"
@@ -243,7 +242,7 @@ rule write_vasp_training:
         "../envs/dft.yaml"
     params:
         flags=vasp_flags,
-        plan=training_flags,
+        plan=vasp_training_flags,
     shell:
         "python {input.script:q}"
         " --structure {input.structure:q}"
@@ -351,11 +350,13 @@ rule ingest_labels:
         sources=frame_sources,
         flags=ingest_flags,
         elements=elements_of,
+        host=input_flags("host"),
     shell:
         "python {input.script:q}"
         " --source {params.sources}"
         " {params.flags}"
         " {params.elements}"
+        " {params.host}"
         " --system {wildcards.system:q}"
         " --frames {output.frames:q}"
         " --rejected {output.rejected:q}"

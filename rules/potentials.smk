@@ -25,16 +25,6 @@ def published_split(wildcards):
     return sources if len(sources) > 1 and all(map(os.path.isfile, sources)) else []
 
 
-def optional_flags(wildcards, input):
-    """Spell the inputs of a dataset that not every dataset has."""
-    inputs = {"selection": input.selection, "atom-references": input.atom_references, "published": input.published}
-    paths = {name: [value] if isinstance(value, str) else list(value) for name, value in inputs.items()}
-    flags = [shlex.join([f"--{name}", *values]) for name, values in paths.items() if values]
-    if paths["published"]:
-        flags.append(shlex.join(["--published-format", config["datasets"][wildcards.dataset]["labels"]["format"]]))
-    return " ".join(flags)
-
-
 def foundation_of(wildcards):
     """Return the model file that a potential is taken from: fetched by its name, or the user's own."""
     weights = config["potentials"][wildcards.potential]["weights"]
@@ -73,12 +63,10 @@ rule fetch_foundation:
         " > {log:q} 2>&1"
 
 
-def shipped_flags(wildcards, input):
+def shipped_flags(wildcards):
     """Spell what a potential is taken from, and the head and the hash where they are given."""
     entry = config["potentials"][wildcards.potential]
-    given = [name for name in ("family", "weights", "head", "sha256") if name in entry]
-    foundation = {"foundation": str(input.foundation)} if input.foundation else {}
-    return " ".join([as_flags(entry, *given), as_flags(foundation)])
+    return as_flags(entry, *(name for name in ("family", "weights", "head", "sha256") if name in entry))
 
 
 # no network and a model to be opened and computed with: a job like others, on a cluster's nodes
@@ -97,10 +85,12 @@ rule fetch_potential:
         lambda w: stack_of(w.potential)
     params:
         flags=shipped_flags,
+        inputs=input_flags("foundation"),
     shell:
         "python {input.script:q}"
         " --name {wildcards.potential:q}"
         " {params.flags}"
+        " {params.inputs}"
         " --model {output.model:q}"
         " --card {output.card:q}"
         " > {log:q} 2>&1"
@@ -125,14 +115,16 @@ rule assemble_dataset:
     conda:
         "../envs/analysis.yaml"
     params:
-        optional=optional_flags,
+        inputs=input_flags("selection", "atom_references", "published"),
         flags=lambda w: as_flags(config["datasets"][w.dataset], "valid_fraction", "gap_frames"),
+        published_format=lambda w: config["datasets"][w.dataset]["labels"]["format"],
         seed=lambda w: seed("validation", w.dataset),
     shell:
         "python {input.script:q}"
         " --candidates {input.candidates:q}"
         " --held-out {input.held_out:q}"
-        " {params.optional}"
+        " {params.inputs}"
+        " --published-format {params.published_format:q}"
         " {params.flags}"
         " --seed {params.seed}"
         " --train {output.train:q}"
@@ -152,12 +144,11 @@ def replay_of(wildcards, name):
     return f"results/replay/{replay}/{name}" if replay else []
 
 
-def training_flags(wildcards, input):
-    """Spell what a training is, its settings and the inputs that not every strategy has."""
+def training_flags(wildcards):
+    """Spell what a training is, and its settings."""
     entry = config["potentials"][wildcards.potential]
     given = [name for name in ("family", "strategy", "train_frames", "replay_frames") if name in entry]
-    inputs = {name: str(getattr(input, name)) for name in ("parent", "replay", "replay_valid") if getattr(input, name)}
-    return " ".join([as_flags(entry, *given), as_flags(entry["training"]), as_flags(inputs)])
+    return f"{as_flags(entry, *given)} {as_flags(entry['training'])}"
 
 
 def dataset_of(wildcards, name):
@@ -197,6 +188,7 @@ rule finetune_potential:
         gpu=1,
     params:
         flags=training_flags,
+        inputs=input_flags("parent", "replay", "replay_valid"),
         # no output: Snakemake deletes those of a killed job, and the next attempt goes on from here
         work="results/{system}/potentials/{potential}/work",
         seed=training_seed,
@@ -204,6 +196,7 @@ rule finetune_potential:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --name {wildcards.potential:q}"
         " {params.flags}"
+        " {params.inputs}"
         " --train {input.train:q}"
         " --valid {input.valid:q}"
         " --test {input.test:q}"
@@ -289,6 +282,7 @@ use rule ingest_labels as ingest_test_set with:
             *(name for name in sorted(config["test_sets"][w.test_set]) if name not in ("system", "source")),
         ),
         elements=elements_of,
+        host=input_flags("host"),
 
 
 use rule evaluate_potential as evaluate_on_test_set with:

@@ -91,6 +91,32 @@ def test_script_log_and_rule_share_a_name(path):
         assert re.search(r"^    conda:\n", block, flags=re.MULTILINE)
 
 
+def functions_of(path):
+    """Name, arguments and text of each function of a rule file, nameless ones included."""
+    text = path.read_text()
+    for found in re.finditer(r"^def (\w+)\((.*)\):\n((?:    .*\n|\n)+)", text, flags=re.MULTILINE):
+        yield found[1], found[2], found[3]
+    for found in re.finditer(r"lambda ([\w, ]+): (.*)", text):
+        yield "lambda", found[1], found[2]
+
+
+def test_settings_do_not_hang_on_inputs():
+    """Snakemake does not remember params that are made of inputs: a setting in one could be changed in vain."""
+    found = [
+        (path.name, name)
+        for path in RULE_FILES
+        for name, arguments, body in functions_of(path)
+        if re.search(r"\b(input|output|threads|resources)\b", arguments)
+        and re.search(r"config\[|labels_of|as_flags", body)
+    ]
+    assert found == []
+
+
+def test_rule_files_share_one_space_of_names():
+    names = [name for path in RULE_FILES for name, *_ in functions_of(path) if name != "lambda"]
+    assert len(names) == len(set(names))
+
+
 def test_snakefile_is_a_table_of_contents():
     assert n_lines(REPOSITORY / "Snakefile") < 40
     assert n_lines(REPOSITORY / "rules" / "common.smk") < 150

@@ -73,6 +73,37 @@ def test_new_potential_runs_only_its_jobs(jobs_after):
     }
 
 
+@pytest.mark.parametrize(
+    ("potential", "change", "rule"),
+    [
+        ("mace", {"training": {"learning_rate": 5e-3}}, "finetune_potential"),
+        ("mace", {"training": {"epochs": 7}}, "finetune_potential"),
+        ("mace", {"train_frames": 30}, "finetune_potential"),
+        ("mace", {"seed": 2}, "finetune_potential"),
+        ("chgnet-ft", {"strategy": "frozen-embeddings"}, "finetune_potential"),
+        ("chgnet", {"weights": "r2scan"}, "fetch_potential"),
+    ],
+)
+def test_a_changed_potential_is_made_anew(jobs_after, potential, change, rule):
+    def edit(config):
+        entry = config["potentials"][potential]
+        entry |= change | (
+            {"training": entry.get("training", {}) | change["training"]} if "training" in change else {}
+        )
+
+    jobs = jobs_after(edit)
+    made = {job for job in jobs if job[0] in {"finetune_potential", "fetch_potential"}}
+    # chgnet-ft starts from chgnet
+    follows = {("finetune_potential", "lif", "chgnet-ft")} if potential == "chgnet" else set()
+    assert made == {(rule, "lif", potential)} | follows
+    assert ("evaluate_potential", "lif", potential) in jobs
+
+
+def test_a_changed_split_makes_the_dataset_anew(jobs_after):
+    jobs = jobs_after(lambda config: config["datasets"]["lif-direct"].update(valid_fraction=0.3))
+    assert ("assemble_dataset", "lif", "lif-direct") in jobs
+
+
 def test_new_system_leaves_the_other_alone(jobs_after):
     def add(config):
         config["systems"]["nacl"] = config["systems"]["lif"] | {
