@@ -1,7 +1,7 @@
 """Report: one self-contained page for each system, and one table of all results.
 
 Needs what the stages before left: structures, potentials, sampling, datasets, labels, sidecars of the dynamics, and
-diffusion; makes report.html for each system and results/summary.csv.
+diffusion; makes report.html for each system, results/summary.csv (diffusivities) and results/evaluations.csv (errors).
 """
 
 from types import SimpleNamespace
@@ -117,6 +117,12 @@ def written_inputs(wildcards):
     return found
 
 
+def of_all_systems(*of_system):
+    """Return the files that functions of the wildcards name for each system."""
+    systems = [SimpleNamespace(system=system) for system in config["systems"]]
+    return [path for function in of_system for system in systems for path in function(system)]
+
+
 def targets():
     """Return all that the config asks for: reports, summary, and pw.x inputs of the frames worth labelling next.
 
@@ -137,11 +143,8 @@ def targets():
         of_points(".json"),
         of_points(".rdf.csv"),
     ]
-    found = ["results/summary.csv"]
-    for system in config["systems"]:
-        files = [path for of_system in asked for path in of_system(SimpleNamespace(system=system))]
-        found += [*files, *fitted(system), f"results/{system}/report.html"]
-    return found
+    reports = [path for system in config["systems"] for path in (*fitted(system), f"results/{system}/report.html")]
+    return ["results/summary.csv", "results/evaluations.csv", *of_all_systems(*asked), *reports]
 
 
 rule report_system:
@@ -199,6 +202,26 @@ rule report_system:
         " --arrhenius {input.arrhenius:q}"
         " --template {input.template:q}"
         " --report {output.report:q}"
+        " > {log:q} 2>&1"
+
+
+# by itself, as a target, all trainings and their tests and no dynamics
+rule collect_evaluations:
+    input:
+        script=script("collect_evaluations"),
+        cards=of_all_systems(of_potentials("card.json")),
+        evaluations=of_all_systems(of_evaluated("evaluation.json"), further_evaluations),
+    output:
+        table="results/evaluations.csv",
+    log:
+        "logs/collect_evaluations.log",
+    conda:
+        "../envs/analysis.yaml"
+    shell:
+        "python {input.script:q}"
+        " --cards {input.cards:q}"
+        " --evaluations {input.evaluations:q}"
+        " --table {output.table:q}"
         " > {log:q} 2>&1"
 
 

@@ -38,7 +38,8 @@ def main() -> None:
         test = replay.energies_for(test, read_card(args.potential)[0].family)
     calculator = load_calculator(args.potential)
     evaluation = evaluate(calculator, test, mobile=args.mobile, trained_on=trained_on)
-    files.write_json(args.evaluation, evaluation.figures)
+    test_sha256 = run.inputs_sha256[str(args.test)]
+    files.write_json(args.evaluation, {"test_sha256": test_sha256, **evaluation.figures})
     with files.whole(args.predictions) as temporary:
         evaluation.pairs.to_csv(temporary, index=False, float_format="%.6g")
     run.write_beside(args.evaluation)

@@ -57,7 +57,7 @@ def main() -> None:
         | {name: getattr(args, name) for name in ("family", "train_frames", "replay_frames")},
     )  # fmt: skip
     task.check(job)
-    with stopping.stoppable(), loop.own_folder(args.work):
+    with stopping.stoppable(), loop.own_folder(args.work, outputs=[args.card, args.training]):
         outcome = task.trainer(args.family).run(job)
         outcome.save(args.model)
         with files.whole(args.training) as temporary:

@@ -8,7 +8,7 @@ import workflow_runs
 
 pytestmark = pytest.mark.slow
 
-REPORT, SUMMARY = ("report_system", "lif"), ("collect_summary",)
+REPORT, SUMMARY, EVALUATIONS = ("report_system", "lif"), ("collect_summary",), ("collect_evaluations",)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,7 @@ def test_new_potential_runs_only_its_jobs(jobs_after):
     assert jobs == {
         ("fetch_potential", "lif", "chgnet-r2scan"),
         ("evaluate_potential", "lif", "chgnet-r2scan"),
+        EVALUATIONS,
         *point("chgnet-r2scan", "900"),
     }
 
@@ -112,7 +113,7 @@ def test_new_system_leaves_the_other_alone(jobs_after):
         }
 
     jobs = jobs_after(add)
-    assert {job[1] for job in jobs if job != SUMMARY} == {"nacl"}
+    assert {job[1] for job in jobs - {SUMMARY, EVALUATIONS}} == {"nacl"}
     assert SUMMARY in jobs
     assert ("report_system", "nacl") in jobs
 
@@ -134,6 +135,21 @@ def test_longer_production_repeats_replicas_and_what_follows(jobs_after):
 def test_stability_examined_anew_repeats_no_dynamics(jobs_after):
     jobs = jobs_after(lambda config: config["stability"].update(scan_points=50))
     assert jobs == {*(("evaluate_stability", "lif", name) for name in ("chgnet-ft", "mace")), REPORT}
+
+
+def test_evaluations_alone_run_no_dynamics(finished):
+    config = str(finished / "config" / "quickstart.yaml")
+    forced = workflow_runs.snakemake(
+        finished, "-n", "-F", "--configfile", config, "--", "results/evaluations.csv"
+    )
+    assert EVALUATIONS in forced.jobs
+    assert {("finetune_potential", "lif", name) for name in ("chgnet-ft", "mace")} < forced.jobs
+    assert not forced.rules & {
+        "explore_configurations",
+        "equilibrate_npt",
+        "equilibrate_nvt",
+        "simulate_replica",
+    }
 
 
 def test_trained_potentials_are_run_only_when_they_are_fit(finished):

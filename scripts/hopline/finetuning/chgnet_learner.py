@@ -198,7 +198,7 @@ class ChgnetLearner:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
         self.step += 1
-        return float(loss)
+        return loss.item()
 
     def _compared(self, held_out: Sequence[Example]) -> tuple[Properties, Properties]:
         """Return labels and predictions of all frames together, in float64 on the CPU."""

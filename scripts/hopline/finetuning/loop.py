@@ -38,6 +38,8 @@ HISTORY = (
 )
 """Columns of training.csv; epoch 0 is the model before its training. Without replay the last column is empty."""
 STATE, CURVE = "state.pt", "training.csv"
+STATE_FORMAT = 2
+"""Raised whenever a learner's state holds something else, or a loss means something else: older states start anew."""
 
 T = TypeVar("T")
 
@@ -131,13 +133,24 @@ def until_stopped(items: Iterable[T]) -> Iterator[T]:
 
 
 @contextmanager
-def own_folder(folder: Path) -> Iterator[Path]:
+def own_folder(folder: Path, *, outputs: Iterable[Path] = ()) -> Iterator[Path]:
     """Hold a training's folder for this process alone; it is removed when the block succeeds.
 
-    The lock lies beside the folder: a network file system cannot remove a folder that holds an open file.
+    The lock lies beside the folder: a network file system cannot remove a folder that holds an open file. It also
+    tells a folder that a killed training left from one that holds something else, which would go with it.
+
+    Raises
+    ------
+    InputError
+        If another training is in the folder, it holds files of somebody else's, or is to hold one of ``outputs``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f"{folder.name}.lock")
+    for path in outputs:
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{folder} is removed after the training, and {path} with it: name another folder")
+    if folder.exists() and not beside.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is no training's: name a folder of its own, which is removed in the end")
+    folder.mkdir(parents=True, exist_ok=True)
     with beside.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -245,4 +258,4 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _plain(identity: Mapping[str, Any]) -> str:
-    return json.dumps(identity, sort_keys=True, default=os.fspath)
+    return json.dumps({"state_format": STATE_FORMAT, **identity}, sort_keys=True, default=os.fspath)

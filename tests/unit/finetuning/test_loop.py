@@ -276,3 +276,20 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     assert (tmp_path / "work").is_dir()
     assert try_it().returncode == 0
     assert not (tmp_path / "work").exists()
+
+
+def test_a_folder_of_something_else_is_not_removed(tmp_path):
+    """The folder goes when the training ends, so it must be the training's own, and hold none of its results."""
+    mine = tmp_path / "mine" / "notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(InputError, match="is no training's"), loop.own_folder(mine.parent):
+        pass
+    for card in (tmp_path / "work" / "card.json", tmp_path / "work" / "deeper" / "card.json"):
+        with (
+            pytest.raises(InputError, match=r"card\.json with it: name another folder"),
+            loop.own_folder(tmp_path / "work", outputs=[card]),
+        ):
+            pass
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "work").exists()
