@@ -10,20 +10,29 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-MAX_LISTED = 12
+MAX_LISTED = 20
 # elements whose free atoms' spins are tabulated (scripts/hopline/labels/isolated_atoms.py)
 FREE_ATOMS = "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr".split()
+# of each potential that is a point of a grid: the entry it comes from (expand_grids)
+GRID_OF = {}
 
 
 def refuse(key, why):
-    sys.exit(f"config error: {key}: {why}")
+    sys.exit(f"config error: {key}{of_grid(key)}: {why}")
+
+
+def of_grid(key):
+    """Say which entry a potential was spelt out from, since no entry of the config has a point's name."""
+    points = [point for point in GRID_OF if f"{key}.".startswith(f"potentials.{point}.")]
+    return f" (of grid {GRID_OF[max(points, key=len)]})" if points else ""
 
 
 def closest(word, known):
-    """Return the name that a word may have meant, as an abbreviation (lr: learning_rate) or by its letters, or None."""
+    """Return the name that a word may have meant: as others call it, abbreviated (lr: learning_rate), by its letters."""
     names = [str(name) for name in known]
+    meant = [name for name in names if name in other_names(word)]
     abbreviated = [name for name in names if initials(name) == word]
-    return next(iter(abbreviated or difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)), None)
+    return next(iter(meant or abbreviated or difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)), None)
 
 
 def initials(name):
@@ -33,8 +42,12 @@ def initials(name):
 
 def nearest(word, known):
     near = closest(word, known)
-    listed = ", ".join(map(str, known)) if len(known) <= MAX_LISTED else f"one of {len(known)} names"
-    return f"did you mean {near!r}?" if near else f"there is {listed or 'none'}"
+    return f"did you mean {near!r}?" if near else there_is(known)
+
+
+def there_is(known):
+    names = ", ".join(map(str, known)) if len(known) <= MAX_LISTED else f"one of {len(known)} names"
+    return f"there is {names or 'none'}"
 
 
 def filling_defaults(validator_class):
@@ -92,6 +105,8 @@ def nearest_key(path, unknown, known, schema):
         beside = {name: f"training.{name}" for name in training}
     elif len(path) == 3 and (path[0], path[2]) == ("potentials", "training"):
         beside = {name: f"potentials.{path[1]}.{name}" for name in potential}
+    if beside and said_elsewhere(unknown):
+        return said_elsewhere(unknown)
     near = closest(unknown, [*known, *beside])
     return nearest(unknown, known) if near is None or near in known else f"did you mean {beside[near]!r}?"
 
@@ -124,6 +139,11 @@ def check_schema():
             unknown = next(name for name in error.instance if name not in known)
             why = nearest_key(list(error.absolute_path), unknown, known, schema)
             refuse(f"{key}.{unknown}".removeprefix("config."), f"no such key; {why}")
+        if error.validator == "pattern" and "propertyNames" in error.absolute_schema_path:
+            # the key itself: what its description lists is what it is made of
+            refuse(f"{key}.{error.instance}", f"a name may hold {lower_first(error.schema['description'])}")
+        if error.validator == "pattern":
+            refuse(key, f"{error.instance!r} is of another form{meaning}")
         if error.validator == "enum":
             refuse(key, f"{error.instance!r} is not known; {nearest(error.instance, error.validator_value)}{meaning}")
         if error.validator in BOUNDS:
@@ -133,6 +153,10 @@ def check_schema():
             if number is not None:
                 refuse(key, f"{error.instance!r} is text to YAML, not a number: write {number}{meaning}")
         refuse(key, error.message + meaning)
+
+
+def lower_first(sentence):
+    return sentence[:1].lower() + sentence[1:].rstrip(".")
 
 
 def listed(value):
@@ -252,9 +276,24 @@ def check_committee(name, committee):
             refuse(f"{key}.members", f"{member} is not of system {system}, whose dataset they are asked for")
 
 
+def check_exploration():
+    name, potentials = config["exploration"]["potential"], config["potentials"]
+    if not config["datasets"] or name in potentials:
+        return
+    # one that is trained would be needed before the frames that it is trained on
+    shipped = [other for other, entry in potentials.items() if "weights" in entry]
+    remedy = nearest(name, shipped)
+    if not shipped:
+        remedy += (
+            f' that is taken as it is: add {name}: {{family: chgnet, weights: {EXAMPLES["chgnet"]}}} to potentials'
+        )
+    elif closest(name, shipped) is None:
+        remedy += f": write exploration: {{potential: {shipped[0]}}}"
+    refuse("exploration.potential", f"{name!r} is not there; {remedy}")
+
+
 def check_references():
-    exploring = config["exploration"]["potential"] if config["datasets"] else None
-    check_reference("exploration.potential", exploring, config["potentials"])
+    check_exploration()
     giving_volume = config["dynamics"]["npt"].get("volume_from_potential")
     check_reference("dynamics.npt.volume_from_potential", giving_volume, config["potentials"])
     for check, section in (

@@ -215,13 +215,14 @@ def tested_on(potential, system):
 
 
 def trained_on(wildcards):
-    """Return the frames that a potential and those of its parents that were trained here have seen, replayed ones too."""
+    """Return the frames that a potential and its parents have seen: of trainings here, and what the config says."""
     seen, name = [], wildcards.potential
     while name:
         entry = config["potentials"][name]
         folders = [f"results/{wildcards.system}/datasets/{entry['dataset']}"] if "dataset" in entry else []
         folders += [f"results/replay/{entry['replay']}"] if "replay" in entry else []
         seen += [f"{folder}/{part}.extxyz" for folder in folders for part in ("train", "valid")]
+        seen += listed(entry.get("trained_on", []))
         name = entry.get("parent")
     return list(dict.fromkeys(seen))
 

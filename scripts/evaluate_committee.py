@@ -35,10 +35,10 @@ def main() -> None:
             f"the members differ in more than their seed ({', '.join(differ_in)}): what they disagree about is not "
             "the spread of one training alone"
         )
-    found = committee.judge([load_calculator(path) for path in args.potential], asked)
+    members = [card.name for card in cards]
+    found = committee.judge([load_calculator(path) for path in args.potential], asked, names=members)
     with files.whole(args.deviations) as temporary:
         found.deviations.to_csv(temporary, index=False, float_format="%.6g")
-    members = [card.name for card in cards]
     files.write_json(args.committee, {"members": members, "differ_in": differ_in, **found.figures})
     run.write_beside(args.committee)
     console.say(

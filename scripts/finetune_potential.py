@@ -59,7 +59,7 @@ def main() -> None:
     task.check(job)
     with stopping.stoppable(), loop.own_folder(args.work, outputs=[args.card, args.training]):
         outcome = task.trainer(args.family).run(job)
-        outcome.save(args.model)
+        proofs = {**outcome.proofs, **task.write_model(outcome, args.model, args.family)}
         with files.whole(args.training) as temporary:
             outcome.history.to_csv(temporary, index=False)
         card = Card(
@@ -67,7 +67,7 @@ def main() -> None:
             dtype=outcome.dtype, parent_card_sha256=sha256.get("parent"),
             dataset_sha256=sha256["dataset"], atom_energies_eV=outcome.atom_energies_eV,
             replay_sha256=sha256.get("replay"), frames=task.counts(job.sets),
-            recipe=made_of | {"best_epoch": outcome.best_epoch}, proofs=outcome.proofs, versions=run.versions,
+            recipe=made_of | {"best_epoch": outcome.best_epoch}, proofs=proofs, versions=run.versions,
         )  # fmt: skip
         write_card(args.card, card)
         run.write_beside(args.card)

@@ -67,12 +67,26 @@ REPLAY = (
 
 
 def make_task(
-    folder, strategy, recipe, *, parent=None, train=None, valid=None, replay=(), dataset=None, **identity
+    folder,
+    strategy,
+    recipe,
+    *,
+    parent=None,
+    train=None,
+    valid=None,
+    test=(),
+    replay=(),
+    dataset=None,
+    **identity,
 ):
     """Return a task on frames of atoms on springs."""
     replayed, replay_valid = replay or ((), ())
     sets = Sets(
-        train or sprung(12), valid or sprung(4, first_seed=50), replay=replayed, replay_valid=replay_valid
+        train or sprung(12),
+        valid or sprung(4, first_seed=50),
+        test,
+        replay=replayed,
+        replay_valid=replay_valid,
     )
     return Task(
         sets=sets, recipe=recipe, strategy=strategy, parent=parent, dataset=dataset or {}, seed=1,

@@ -26,7 +26,7 @@ def potential(tmp_path, monkeypatch):
         path = tmp_path / name / "card.json"
         card = {"name": name, "family": family, "model_file": "model.pt", "dtype": "float32"}
         (path.parent).mkdir()
-        (path.parent / "model.pt").write_bytes(b"model")
+        (path.parent / "model.pt").write_bytes(name.encode())
         files.write_json(path, card | {"model_sha256": files.sha256(path.parent / "model.pt")})
         known[path] = calculator
         return path

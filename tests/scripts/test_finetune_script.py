@@ -14,8 +14,8 @@ import torch
 from small import call_script, refused
 from trainings import TINY_ARCHITECTURE, presets, sprung
 
-from hopline import files, frames
-from hopline.finetuning import loop
+from hopline import console, files, frames
+from hopline.finetuning import loop, mace
 from hopline.potentials.card import read_card
 
 KILLS, EPOCHS = 5, 12
@@ -126,6 +126,34 @@ def test_a_card_says_what_the_model_is_made_of(tmp_path):
     assert set(card.atom_energies_eV) == {"Li", "F"}
     assert len(sets["train"]) == 12
     assert (out / "card.json.provenance.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_model_file_that_is_not_what_was_trained_gets_no_card(tmp_path, capsys, monkeypatch):
+    """A writer that rounds weights stands for a broken disk; the epochs are kept for the next attempt."""
+
+    def write_rounded(path, model):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.half())
+        files.write_tensors(path, model)
+
+    write_sets(tmp_path)
+    out = tmp_path / "out"
+    monkeypatch.setattr(mace, "write_tensors", write_rounded)
+    assert (
+        call_script("finetune_potential", *arguments(tmp_path, out, **{"--epochs": 1}))
+        == console.EXIT_BAD_INPUT
+    )
+    assert "trained.pt and the trained one differ by" in capsys.readouterr().err
+    assert (out / "trained.pt").is_file()
+    assert (out / "work" / loop.STATE).is_file()
+    assert not (out / "card.json").exists()
+    monkeypatch.undo()
+    assert call_script("finetune_potential", *arguments(tmp_path, out, **{"--epochs": 1})) == 0
+    assert "going on after epoch 1 of 1" in capsys.readouterr().err
+    proofs = read_card(out / "card.json")[0].proofs
+    assert proofs["written_vs_trained"]["eV_per_A"] < 1e-6
 
 
 def test_a_training_that_cannot_be_is_refused_in_one_line(tmp_path, capsys):

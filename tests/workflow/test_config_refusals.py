@@ -34,6 +34,20 @@ def removing(*path):
     return at(*path)
 
 
+def replayed(name, *, frames=1000, **settings):
+    """Return a function that gives a potential a replay set of so many frames, and settings."""
+
+    def change(config):
+        config["replay"] = {"mptrj": {"source": "resources", "frames": frames}}
+        config["potentials"][name].update({"replay": "mptrj"} | settings)
+        # a grid takes the entry's own name away
+        del config["dynamics"]["npt"]["volume_from_potential"]
+
+    return change
+
+
+FROM_NOTHING = {"family": "mace", "strategy": "naive", "dataset": "lif-direct"}
+
 CASES = {
     "misspelt key": (
         setting("dynamics", "nvt", "durration_ps", to=1),
@@ -70,7 +84,7 @@ CASES = {
     ),
     "missing parent": (
         removing("potentials", "chgnet-ft", "parent"),
-        "potentials.chgnet-ft.parent: strategy naive needs a parent",
+        "potentials.chgnet-ft.parent: strategy naive needs a parent; there is chgnet",
     ),
     "missing dataset": (
         removing("potentials", "mace", "dataset"),
@@ -165,11 +179,14 @@ CASES = {
     ),
     "a fine-tuning of nothing": (
         setting("potentials", "mace", "strategy", to="lora"),
-        "potentials.mace.parent: strategy lora needs a parent",
+        (
+            "potentials.mace.parent: strategy lora needs a parent; there is none of family mace: add universal: "
+            "{family: mace, weights: medium-mpa-0} to potentials"
+        ),
     ),
     "a replay without frames": (
         setting("potentials", "chgnet-ft", "strategy", to="mixed-replay"),
-        "potentials.chgnet-ft.replay: strategy mixed-replay needs one",
+        "potentials.chgnet-ft.replay: strategy mixed-replay needs a replay set; there is none: add a section replay",
     ),
     "frames for what replays nothing": (
         setting("potentials", "chgnet-ft", "replay_frames", to=10),
@@ -217,7 +234,25 @@ CASES = {
     ),
     "more training frames than are picked": (
         setting("potentials", "mace", "train_frames", to=97),
-        "potentials.mace.train_frames: datasets.lif-direct.direct.frames picks 96: raise it",
+        (
+            "potentials.mace.train_frames: about 82 are left to train on of 96: raise "
+            "datasets.lif-direct.direct.frames to 130"
+        ),
+    ),
+    "more training frames than validation leaves": (
+        setting("potentials", "mace", "train_frames", to=83),
+        "potentials.mace.train_frames: about 82 are left to train on of 96: raise",
+    ),
+    "a raise that the clusters divide": (
+        lambda config: (
+            config["datasets"]["lif-direct"]["direct"].update(per_cluster=4),
+            config["potentials"]["mace"].update(train_frames=97),
+        ),
+        "raise datasets.lif-direct.direct.frames to 132",
+    ),
+    "a batch that the labels do not fill": (
+        setting("potentials", "mace", "train_frames", to=4),
+        "potentials.mace.training.batch_size: 5 is more than train_frames: write 4 or less",
     ),
     "more replay frames than there are": (
         lambda config: config.update(
@@ -228,7 +263,138 @@ CASES = {
                 | {"strategy": "mixed-replay", "replay": "mptrj", "replay_frames": 51}
             },
         ),
-        "potentials.chgnet-ft.replay_frames: replay.mptrj.frames is 50: raise it",
+        "potentials.chgnet-ft.replay_frames: about 40 are left to train on of 50: raise replay.mptrj.frames to 73",
+    ),
+    "all frames of a replay set to train on": (
+        replayed("chgnet-ft", frames=1000, strategy="mixed-replay", replay_frames=1000),
+        "potentials.chgnet-ft.replay_frames: about 800 are left to train on of 1000: raise replay.mptrj.frames to 1300",
+    ),
+    "a replay set that is not said": (
+        lambda config: (
+            replayed("chgnet-ft", strategy="mixed-replay")(config),
+            config["potentials"]["chgnet-ft"].pop("replay"),
+        ),
+        "potentials.chgnet-ft.replay: strategy mixed-replay needs a replay set; there is mptrj",
+    ),
+    "a replay set of a grid too small for one point": (
+        replayed(
+            "chgnet-ft",
+            frames=100,
+            grid={"name": "pt{replay_frames}.x", "replay_frames": [0, 10, 100]},
+            strategy="mixed-replay",
+        ),
+        "potentials.pt100.x.replay_frames (of grid chgnet-ft): about 80 are left to train on of 100",
+    ),
+    "points that are one training": (
+        replayed(
+            "chgnet-ft",
+            grid={
+                "name": "{strategy}{replay_frames}",
+                "strategy": ["mixed-replay", "naive"],
+                "replay_frames": [10, 20],
+            },
+        ),
+        (
+            "potentials.chgnet-ft.grid: naive10 and naive20 are the same training: strategy naive replays nothing, "
+            "give it an entry of its own without replay_frames"
+        ),
+    ),
+    "a value of a grid twice": (
+        setting("potentials", "mace", "grid", to={"name": "m{train_frames}", "train_frames": [10, 10.0]}),
+        "potentials.mace.grid: m10 and m10.0 are the same training: give each value once",
+    ),
+    "a replay set for strategies of which none replays": (
+        replayed("chgnet-ft", grid={"name": "{strategy}", "strategy": ["naive", "frozen-embeddings"]}),
+        "potentials.naive.replay (of grid chgnet-ft): strategy naive replays nothing",
+    ),
+    "a grid of a strategy that is misspelt": (
+        replayed("chgnet-ft", grid={"name": "{strategy}", "strategy": ["naive", "mixd-replay"]}),
+        "potentials.chgnet-ft.grid.strategy: 'mixd-replay' is not there; did you mean 'mixed-replay'?",
+    ),
+    "a grid whose names are no names": (
+        setting("potentials", "mace", "grid", to={"name": "m {train_frames}", "train_frames": [10]}),
+        "potentials.m 10 (of grid mace): a name may hold letters, digits, ., - and _ only",
+    ),
+    "a grid of what upstream calls otherwise": (
+        setting("potentials", "mace", "grid", to={"name": "m{r_max}", "r_max": [4, 5]}),
+        "potentials.mace.grid.r_max: no such axis; did you mean 'cutoff_A'?",
+    ),
+    "a grid of what is of another section": (
+        setting("potentials", "mace", "grid", to={"name": "m{num_samples_pt}", "num_samples_pt": [4]}),
+        "potentials.mace.grid.num_samples_pt: no such axis; see section replay: frames",
+    ),
+    "a potential with a slash": (
+        lambda config: config["potentials"].update({"mace/2": config["potentials"]["mace"]}),
+        "potentials.mace/2: a name may hold letters, digits, ., - and _ only, a letter or digit first",
+    ),
+    "a composition with a space": (
+        setting("systems", "lif", "compositions", "Li 1", to=1),
+        "systems.lif.compositions.Li 1: a name may hold letters, digits, ., - and _ only",
+    ),
+    "nothing to explore with": (
+        lambda config: (
+            (
+                config["potentials"].pop("chgnet-ft"),
+                config["potentials"].pop("chgnet"),
+                config.pop("exploration"),
+            )
+            and config["potentials"].update(my={"family": "mace", "weights": "medium-mpa-0"})
+        ),
+        "exploration.potential: 'chgnet' is not there; there is my: write exploration: {potential: my}",
+    ),
+    "nothing that can explore": (
+        lambda config: (
+            config["potentials"].pop("chgnet-ft"),
+            config["potentials"].pop("chgnet"),
+            config.pop("exploration"),
+        ),
+        (
+            "exploration.potential: 'chgnet' is not there; there is none that is taken as it is: add chgnet: {family: "
+            'chgnet, weights: "0.3.0"} to potentials'
+        ),
+    ),
+    "a parent that is not there and is like the entry": (
+        setting("potentials", "mace", to=FROM_NOTHING | {"parent": "macee"}),
+        "potentials.mace.parent: 'macee' is not there; there is chgnet, chgnet-ft",
+    ),
+    "a parent by its file": (
+        setting("potentials", "mace", to=FROM_NOTHING | {"parent": "models/my.model"}),
+        (
+            "potentials.mace.parent: 'models/my.model' is not there; make it a potential of its own: my: {family: "
+            "mace, weights: models/my.model}, and write parent: my"
+        ),
+    ),
+    "a parent by its file, named as the entry": (
+        setting("potentials", "mace", to=FROM_NOTHING | {"parent": "mace.model"}),
+        "a potential of its own: mace-parent: {family: mace, weights: ./mace.model}, and write parent: mace-parent",
+    ),
+    "a parent by the name of its weights": (
+        setting("potentials", "mace", to=FROM_NOTHING | {"parent": "medium-mpa-0"}),
+        "make it a potential of its own: medium-mpa-0: {family: mace, weights: medium-mpa-0}, and write parent: medium",
+    ),
+    "a parent by the weights of an entry": (
+        setting("potentials", "chgnet-ft", "parent", to="0.3.0"),
+        "potentials.chgnet-ft.parent: '0.3.0' is not there; did you mean 'chgnet', which has these weights?",
+    ),
+    "a parent of another family": (
+        setting("potentials", "mace", to=FROM_NOTHING | {"parent": "chgnet"}),
+        "potentials.mace.parent: chgnet is of another family (chgnet, not mace); there is none of family mace",
+    ),
+    "weights in a file without its folder": (
+        setting("potentials", "mpa", to={"family": "mace", "weights": "my.model"}),
+        "potentials.mpa.weights: mace has no weights 'my.model'; of a file write the folder too: ./my.model",
+    ),
+    "weights of MACE like none": (
+        setting("potentials", "mpa", to={"family": "mace", "weights": "x"}),
+        (
+            "mace has no weights 'x'; there is small, medium, large, small-0b, medium-0b, small-0b2, medium-0b2, "
+            "large-0b2, medium-0b3, medium-mpa-0, small-omat-0, medium-omat-0, mace-matpes-pbe-0, "
+            "mace-matpes-r2scan-0, mh-0, mh-1; or a path with a / in it"
+        ),
+    ),
+    "a foundation model by its paper's name": (
+        setting("potentials", "mpa", to={"family": "mace", "weights": "mace-mp-0"}),
+        "potentials.mpa.weights: mace has no weights 'mace-mp-0'; did you mean 'small' or 'medium' or 'large'?",
     ),
     "a grid of half the weights": (
         setting("potentials", "mace", "grid", to={"name": "lif-{weights}", "weights": [[1, 10]]}),
@@ -248,7 +414,7 @@ CASES = {
     ),
     "a grid of numbers that YAML reads as text": (
         setting("potentials", "mace", "grid", to={"name": "m{learning_rate}", "learning_rate": ["1e-4"]}),
-        "potentials.m1e-4.training.learning_rate: '1e-4' is text to YAML, not a number: write 1.0e-4 (Initial",
+        "potentials.m1e-4.training.learning_rate (of grid mace): '1e-4' is text to YAML, not a number: write 1.0e-4 (",
     ),
     "an abbreviated setting": (
         setting("potentials", "mace", "training", "lr", to=1.0e-4),
@@ -306,6 +472,20 @@ CASES = {
         setting("potentials", "chgnet-ft", "parent", to="chgnet-ft"),
         "potentials.chgnet-ft.parent: goes round in a circle: chgnet-ft -> chgnet-ft",
     ),
+    "parent trained in another system": (
+        lambda config: (
+            config["systems"].update(two=config["systems"]["lif"]),
+            config["datasets"].update(other=config["datasets"]["lif-direct"] | {"system": "two"}),
+            config["potentials"].update(
+                child={"family": "mace", "strategy": "naive", "parent": "mace", "dataset": "other"}
+            ),
+        ),
+        "potentials.child.parent: mace is trained on labels of lif, and child on those of two: once it is there",
+    ),
+    "loss of the other family": (
+        setting("potentials", "mace", "training", "loss", to="huber"),
+        "potentials.mace.training.loss: mace has mse and universal",
+    ),
     "window that ends before it starts": (
         setting("diffusion", to={"fit_start_ps": 3, "fit_stop_ps": 2}),
         "diffusion.fit_start_ps: 3 must be less than fit_stop_ps (2)",
@@ -327,7 +507,7 @@ CASES = {
     ),
     "half a hash": (
         setting("replay", to={"mptrj": {"download": {"url": "https://example.org/a", "sha256": "abc"}}}),
-        "replay.mptrj.download.sha256: 'abc' does not match",
+        "replay.mptrj.download.sha256: 'abc' is of another form (SHA-256 of its content, 64 hexadecimal digits)",
     ),
     "a pool smaller than what is selected from it": (
         setting("replay", to={"mptrj": {"source": "resources", "select": "direct", "pool_frames": 100}}),
@@ -410,3 +590,85 @@ def test_wrong_config_is_refused_in_one_line(tree: Path, tmp_path, name):
         assert isinstance(yaml.safe_load(number), int | float)
     assert spent_s < MAX_CPU_S
     assert not (tree / "results").exists()
+
+
+@pytest.fixture(scope="module")
+def checks(repository: Path):
+    """The names of the two rule files that check a config: plain Python, which needs no config to be read."""
+    names = {}
+    for file in ("checks", "training_checks"):
+        # not a module: they see each other's names, as Snakemake includes them
+        exec((repository / "rules" / f"{file}.smk").read_text(), names)  # noqa: S102
+    return names
+
+
+@pytest.fixture(scope="module")
+def schema(repository: Path):
+    return yaml.safe_load((repository / "config" / "schemas" / "config.schema.yaml").read_text())
+
+
+# as mace_run_train and CHGNet's trainer spell them
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("max_num_epochs", "epochs"), ("num_epochs", "epochs"), ("E0s", "atom_energies"), ("r_max", "cutoff_A"),
+        ("forces_weight", "force_weight"), ("force_loss_ratio", "force_weight"), ("num_channels", "channels"),
+        ("clip_grad", "max_gradient_norm"), ("ema", "ema_decay"), ("default_dtype", "dtype"),
+        ("patience", "patience_epochs"), ("num_interactions", "layers"), ("lr", "learning_rate"),
+    ],
+)  # fmt: skip
+def test_a_setting_under_another_name_is_told_ours(checks, schema, word, key):
+    known = schema["$defs"]["training"]["properties"]
+    for path in (["potentials", "mace", "training"], ["potentials", "mace"]):
+        beside = known if path[2:] else schema["$defs"]["potential"]["properties"]
+        place = "" if path[2:] else "training."
+        assert checks["nearest_key"](path, word, beside, schema) == f"did you mean '{place}{key}'?"
+
+
+def test_what_is_of_another_section_is_told_where_and_there_it_is(checks, schema):
+    for word, (section, key) in checks["ELSEWHERE"].items():
+        told = checks["nearest_key"](["potentials", "mace", "training"], word, {}, schema)
+        assert told == f"see section {section}: {key}"
+        place = schema["$defs"][{"datasets": "dataset", "test_sets": "test_set", "replay": "replay"}[section]]
+        for name in key.split("."):
+            place = place["properties"][name]
+            place = schema["$defs"][place["$ref"].removeprefix("#/$defs/")] if "$ref" in place else place
+
+
+def test_every_name_that_stands_for_another_leads_to_a_key(checks, schema):
+    known = {
+        name for one in ("training", "potential", "dataset") for name in schema["$defs"][one]["properties"]
+    }
+    assert set(checks["SYNONYMS"]) <= known
+    words = [word.lower() for words in checks["SYNONYMS"].values() for word in words]
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize(
+    ("spelt", "models"),
+    {
+        "mace-mp-0": "small medium large", "mace_mp": "small medium large", "mp-0": "small medium large",
+        "mace-mp-0-medium": "medium", "mace-mp-0b3": "medium-0b3", "mace-mp-0b2-small": "small-0b2",
+        "mace-mpa-0": "medium-mpa-0", "mace-mpa-0-medium": "medium-mpa-0", "MACE-MPA-0": "medium-mpa-0",
+        "mpa0": "medium-mpa-0", "mace-mpa-0-medium.model": "medium-mpa-0", "omat": "small-omat-0 medium-omat-0",
+        "mace-omat-0-medium": "medium-omat-0", "mace-matpes-r2scan": "mace-matpes-r2scan-0", "mace-mh-1": "mh-1",
+        "chgnet": "",
+    }.items(),
+)  # fmt: skip
+def test_a_foundation_model_under_another_name_is_told_mace_torch_s(checks, spelt, models):
+    assert checks["foundations_called"](spelt) == models.split()
+    assert set(models.split()) <= set(checks["SHIPPED"]["mace"])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.85, 0.98])
+@pytest.mark.parametrize("wanted", [1, 30, 1000, 10000])
+def test_a_number_of_frames_to_raise_to_is_enough_and_not_much_more(checks, wanted, share):
+    """Each frame is kept by chance: two standard deviations are left over, and little but rounding beside."""
+    frames = checks["frames_for"](wanted, share, multiple_of=4)
+    fewer = max(0, frames - 4) / 1.1
+
+    def surely_kept(n):
+        return n * share - 2 * (n * share * (1 - share)) ** 0.5
+
+    assert frames % 4 == 0
+    assert surely_kept(frames) >= wanted > surely_kept(fewer)

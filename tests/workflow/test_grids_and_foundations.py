@@ -154,6 +154,30 @@ def test_nothing_to_replay_is_a_plain_finetuning_with_its_own_published_settings
     assert not {"--replay", "--replay-valid", "--replay-frames", "--min-finetune-ratio"} & set(flags)
 
 
+def test_strategies_side_by_side_replay_where_they_do(dry_run):
+    ways = ["naive", "freeze", "replay", "pseudolabel-replay"]
+    side_by_side = REPLAYED | {
+        "replay_frames": 100,
+        "training": {"min_finetune_ratio": 0.5},
+        "grid": {"name": "by-{strategy}", "strategy": ways},
+    }
+    mpa = {"family": "mace", "weights": "models/own.model"}
+    run = dry_run({"mpa": mpa, "ways": side_by_side}, *(card(f"by-{way}") for way in ways))
+    for way in ways:
+        flags = flags_of(run, "finetune_potential", f"by-{way}")
+        assert flags["--strategy"] == way
+        of_replay = {"--replay", "--replay-valid", "--replay-frames", "--min-finetune-ratio"} & set(flags)
+        assert len(of_replay) == (4 if "replay" in way else 0)
+
+
+def test_no_replay_frames_leave_a_strategy_that_replays_nothing_as_it_is(dry_run):
+    point = REPLAYED | {"strategy": "freeze", "grid": {"name": "pt{replay_frames}", "replay_frames": [0]}}
+    run = dry_run({"mpa": {"family": "mace", "weights": "models/own.model"}, "frozen": point}, card("pt0"))
+    flags = flags_of(run, "finetune_potential", "pt0")
+    assert (flags["--strategy"], flags["--freeze"]) == ("freeze", "5")
+    assert "--replay" not in flags
+
+
 def test_what_is_not_simulated_is_evaluated_and_nothing_else(grid):
     of_point = {job[0] for job in grid.jobs if job[2:3] == (MEMBERS[0],)}
     assert of_point == {"finetune_potential", "evaluate_potential"}

@@ -181,7 +181,9 @@ def test_what_a_potential_and_its_parents_were_trained_on_is_not_tested(tree):
         }
         config["datasets"]["second"] = config["datasets"]["lif-direct"]
         config["potentials"]["again"]["dataset"] = "second"
+        config["potentials"]["chgnet"]["trained_on"] = "theirs.extxyz"
 
+    (tree / "theirs.extxyz").touch()
     config = workflow_runs.write_config(tree / "again.yaml", tree / "config" / "quickstart.yaml", add)
     targets = [
         f"results/lif/potentials/{name}/{file}"
@@ -194,7 +196,12 @@ def test_what_a_potential_and_its_parents_were_trained_on_is_not_tested(tree):
         [f"results/{folder}/{part}.extxyz" for part in ("train", "valid")]
         for folder in ("lif/datasets/lif-direct", "lif/datasets/second", "replay/own")
     )
-    expected = {"chgnet": [], "chgnet-ft": first, "again": [*second, *replay, *first]}
+    theirs = ["theirs.extxyz"]
+    expected = {
+        "chgnet": theirs,
+        "chgnet-ft": [*first, *theirs],
+        "again": [*second, *replay, *first, *theirs],
+    }
     parse = load("evaluate_potential").parse
     asked = [parse(words) for name, words in run.commands if name == "evaluate_potential"]
     assert len(asked) == 9

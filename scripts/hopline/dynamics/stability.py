@@ -31,6 +31,10 @@ DIP_EV = 0.3
 """A fall, or a rise before it, counts from this depth on: 2 kT at 1500 K; a shallower one holds no atom for long."""
 LEVEL_EV = 1.0
 """A fall is a hole if it ends below this energy above the bond: 8 kT at 1500 K; higher ones are left again."""
+DEEPEST_BOND_EV = 8.0
+"""A fall from the start by more is no bond. Few pairs are bound by more even from far apart (CO 11.1, N2 9.8, ThO
+9.1 eV), and the scans start where atoms are bound already: from the sum of the radii ThO falls by 5 eV (Morse), the
+deepest of 210 pairs by shipped CHGNet, O-Zr, by 4.2 eV."""
 
 BOTTOMLESS_EV = -1e30
 
@@ -55,6 +59,7 @@ class Wall:
 
     ``surroundings`` is vacuum or crystal. ``barrier_eV`` has to be climbed, from the energy at ``start_A``, before
     the energy falls into a hole that begins at ``hole_A``; where there is none (None) it is the highest of the scan.
+    ``lowest_eV`` is the lowest energy of the scan, from the start.
     ``turning_A`` is where atoms with ``min_barrier_eV`` are turned back, None where nothing turns them.
     ``steepest_eV_per_A`` is the steepest rise on the way.
     """
@@ -65,6 +70,7 @@ class Wall:
     barrier_eV: float
     turning_A: float | None
     hole_A: float | None
+    lowest_eV: float
     steepest_eV_per_A: float
 
 
@@ -152,11 +158,14 @@ def judge_wall(
     The way down to the bond is free, since a bond may be shorter than the start: the bond is the lowest point before
     the energy first rises by ``DIP_EV``. Behind it a fall by ``DIP_EV`` from the highest energy so far to less than
     ``LEVEL_EV`` above the bond is a hole. A dip that stays higher is none: it gives no energy away, and the shipped
-    CHGNet 0.3.0 has some. An energy that is no finite number is a bottomless hole.
+    CHGNet 0.3.0 has some. A way down by more than ``DEEPEST_BOND_EV`` leads to no bond: it is a hole from the start
+    on, whatever wall stands behind it. An energy that is no finite number is a bottomless hole.
     """
     relative = np.where(np.isfinite(energies_eV), energies_eV, BOTTOMLESS_EV) - energies_eV[0]
     climbs = np.flatnonzero(relative - np.minimum.accumulate(relative) >= DIP_EV)
     bond = int(relative[: climbs[0]].argmin()) if climbs.size else len(relative) - 1
+    if relative[bond] < -DEEPEST_BOND_EV:
+        bond = 0
     inside = relative[bond:]
     falls = (np.maximum.accumulate(inside) - inside >= DIP_EV) & (inside < inside[0] + LEVEL_EV)
     hole = int(falls.argmax()) if falls.any() else len(inside)
@@ -251,12 +260,15 @@ def _wall(
         barrier_eV=barrier_eV,
         turning_A=turning_A,
         hole_A=hole_A,
+        lowest_eV=float(finite.min()),
         steepest_eV_per_A=float(np.diff(finite).max(initial=0.0) / step_A),
     )
 
 
 def _told(wall: Wall) -> str:
     where = "no wall behind" if wall.turning_A is None else "no hole"
-    where = where if wall.hole_A is None else f"a hole from {wall.hole_A:.2f} A on"
+    if wall.hole_A is not None:
+        deep = f", {-wall.lowest_eV:.0f} eV deep: no bond is" if wall.lowest_eV < -DEEPEST_BOND_EV else ""
+        where = f"a hole from {wall.hole_A:.2f} A on{deep}"
     climb = f"{wall.barrier_eV:.2f} eV to climb from {wall.start_A:.2f} A"
     return f"{wall.pair} in {wall.surroundings}: {climb}, {where}"

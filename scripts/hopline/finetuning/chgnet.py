@@ -23,7 +23,7 @@ from hopline.console import InputError, say
 from hopline.finetuning import guards
 from hopline.finetuning.chgnet_learner import REPLAY, ChgnetLearner, Example, energies_of, examples, graphs_of
 from hopline.finetuning.loop import run_epochs
-from hopline.finetuning.references import ESTIMATED, fit_atom_energies, sum_of_atoms
+from hopline.finetuning.references import ESTIMATED, fit_atom_energies, refuse_unfitted, sum_of_atoms
 from hopline.finetuning.task import Outcome, Task
 from hopline.frames import STRESS, labels_of
 from hopline.potentials.chgnet import DTYPE, ChgnetCalculator, best_device, load_model, save_model
@@ -38,12 +38,13 @@ def run(task: Task) -> Outcome:
     Raises
     ------
     InputError
-        If a proof fails, a loss is no longer finite, or the validation frames hold an element that no training frame
-        has.
+        If a proof fails, a loss is no longer finite, or validation or test frames hold an element that no training
+        frame has.
     """
     sets, recipe = task.sets, task.recipe
     if task.parent is None:
         raise InputError("CHGNet is trained from a parent: give one")
+    refuse_unfitted(sets.train, {"validation": sets.valid, "test": sets.test})
     proofs: dict[str, Any] = {}
     if sets.replay:
         proofs["replay_energy_error_eV_per_atom"] = guards.refuse_other_replay(
@@ -83,8 +84,9 @@ def run(task: Task) -> Outcome:
     proofs |= guards.prove_replay(learner.frames_per_epoch, REPLAY, len(sets.replay), recipe.batch_size)
     references_eV = references_of(model, shifts_eV)
     return Outcome(
-        lambda path: save_model(model, path), DTYPE, best.epoch, best.history, references_eV, proofs
-    )
+        lambda path: save_model(model, path), DTYPE, best.epoch, best.history, references_eV, proofs,
+        shown, guards.shifted(trained, shown, shifts_eV),
+    )  # fmt: skip
 
 
 def freeze(model: CHGNet, strategy: str) -> None:
@@ -135,14 +137,7 @@ def _in_parents_zero(
 
 def _references(frames: Sequence[Atoms], shifts_eV: Mapping[str, float] | None) -> Any:
     """Return what the frames' energies have more than in the parent's zero (n_frames), eV; nothing without shifts."""
-    if shifts_eV is None:
-        return np.zeros(len(frames))
-    strangers = {symbol for atoms in frames for symbol in atoms.symbols} - set(shifts_eV)
-    if strangers:
-        raise InputError(
-            f"validation frames hold {', '.join(sorted(strangers))}, which no training frame has: split anew"
-        )
-    return sum_of_atoms(frames, shifts_eV)
+    return np.zeros(len(frames)) if shifts_eV is None else sum_of_atoms(frames, shifts_eV)
 
 
 def _count(model: CHGNet, *, trained: bool) -> int:

@@ -85,8 +85,10 @@ def force_deviations(forces: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt((from_mean**2).sum(axis=2).mean(axis=0)))
 
 
-def judge(calculators: Sequence[Calculator], frames: Sequence[Atoms]) -> Judgement:
-    """Ask all members for the forces of frames; frames may be labelled or not.
+def judge(
+    calculators: Sequence[Calculator], frames: Sequence[Atoms], *, names: Sequence[str] | None = None
+) -> Judgement:
+    """Ask all members for the forces of frames; frames may be labelled or not. ``names`` are the members' own.
 
     Spearman's rank correlation says whether frames with a large deviation (mean or maximum over the atoms) are those
     with a large error (likewise); it is None for fewer than three labelled frames, or where all are alike.
@@ -94,14 +96,19 @@ def judge(calculators: Sequence[Calculator], frames: Sequence[Atoms]) -> Judgeme
     Raises
     ------
     InputError
-        If there are fewer than two members, or one of them refuses a frame.
+        If there are fewer than two members, or one of them refuses a frame or gives a force there that is no finite
+        number: it has no deviation then, and would fall out of the figures of the others.
     """
+    names = names or [f"member {number}" for number in range(1, len(calculators) + 1)]
     rows = []
     for row, atoms in enumerate(progress(frames, total=len(frames), label="committee", unit="frames")):
+        frame_id = str(atoms.info.get("frame_id", row))
         members = []
-        for calculator in calculators:
+        for name, calculator in zip(names, calculators, strict=True):
             calculator.calculate(atoms, ["energy", "forces"])
             members.append(np.array(calculator.results["forces"], dtype=float))
+            if not np.isfinite(members[-1]).all():
+                raise InputError(f"{name} gives a force on frame {frame_id} that is not a finite number")
         forces = np.array(members)
         deviations = force_deviations(forces) * MEV_PER_EV
         errors = np.array([np.nan])
@@ -110,7 +117,7 @@ def judge(calculators: Sequence[Calculator], frames: Sequence[Atoms]) -> Judgeme
             errors = np.linalg.norm(off, axis=1) * MEV_PER_EV
         rows.append(
             (
-                str(atoms.info.get("frame_id", row)),
+                frame_id,
                 str(atoms.info.get("composition", atoms.get_chemical_formula())),
                 float(atoms.info.get("temperature_K", np.nan)),
                 deviations.mean(), deviations.max(), errors.mean(), errors.max(),

@@ -1,7 +1,7 @@
 """Proofs that a training did what it says: each refuses with the sentence why."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,18 +61,16 @@ def refuse_difference(
     ``what`` names the two, as in "the exported model and the trained one".
     """
     pairs = list(zip(first, second, strict=True))
-    found = {
-        "eV_per_A": max(float(np.abs(one.forces_eV_per_A - two.forces_eV_per_A).max()) for one, two in pairs),
-        "eV_per_atom": max(
-            abs(one.energy_eV - two.energy_eV) / len(one.forces_eV_per_A) for one, two in pairs
-        ),
-    }
+    forces = [np.abs(one.forces_eV_per_A - two.forces_eV_per_A).max() for one, two in pairs]
+    energies = [abs(one.energy_eV - two.energy_eV) / len(one.forces_eV_per_A) for one, two in pairs]
+    # numpy's maximum of numbers and a NaN is NaN, Python's is whichever it saw first
+    found = {"eV_per_A": float(np.max(forces)), "eV_per_atom": float(np.max(energies))}
     allowed = MAX_DIFFERENCE[dtype]
     for unit, difference in found.items():
         if not difference <= allowed[unit]:
             raise InputError(
                 f"{what} differ by {difference:.2g} {unit.replace('_per_', '/')} on the same frames, where {dtype} "
-                f"allows {allowed[unit]:.0e}: the model is not what it should be; it was not written"
+                f"allows {allowed[unit]:.0e}: the model is not what it should be; it gets no card"
             )
     return found
 
@@ -91,7 +89,7 @@ def refuse_other_epoch(
     if not abs(measured - expected_meV_per_A) <= MAX_RMSE_DIFFERENCE[dtype] * expected_meV_per_A + floor:
         raise InputError(
             f"the exported model's force RMSE on the validation frames is {measured:.3f} meV/A, that of its best epoch "
-            f"({epoch}) was {expected_meV_per_A:.3f}: it is another epoch's; it was not written"
+            f"({epoch}) was {expected_meV_per_A:.3f}: it is another epoch's; it gets no card"
         )
     return measured
 
@@ -165,14 +163,23 @@ def predict(
     calculator: Calculator, frames: Sequence[Atoms], *, shifts_eV: Mapping[str, float] | None = None
 ) -> list[Prediction]:
     """Return a calculator's predictions, with an energy (eV) for each atom of an element added where that is given."""
-    shifts_eV = shifts_eV or {}
-    return [
+    found = [
         Prediction(
-            float(calculator.get_property("energy", atoms))
-            + sum(shifts_eV.get(one, 0.0) for one in atoms.symbols),
+            float(calculator.get_property("energy", atoms)),
             np.asarray(calculator.get_property("forces", atoms), dtype=float),
         )
         for atoms in frames
+    ]
+    return shifted(found, frames, shifts_eV or {})
+
+
+def shifted(
+    predictions: Sequence[Prediction], frames: Sequence[Atoms], shifts_eV: Mapping[str, float]
+) -> list[Prediction]:
+    """Return predictions for frames with an energy (eV) added for each atom of an element."""
+    return [
+        replace(found, energy_eV=found.energy_eV + sum(shifts_eV.get(one, 0.0) for one in atoms.symbols))
+        for found, atoms in zip(predictions, frames, strict=True)
     ]
 
 

@@ -147,7 +147,9 @@ def own_folder(folder: Path, *, outputs: Iterable[Path] = ()) -> Iterator[Path]:
     beside = folder.with_name(f"{folder.name}.lock")
     for path in outputs:
         if path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{folder} is removed after the training, and {path} with it: name another folder")
+            raise InputError(
+                f"{folder} is removed after the training, and {path} with it: name another folder"
+            )
     if folder.exists() and not beside.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is no training's: name a folder of its own, which is removed in the end")
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,12 +15,19 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from mace.modules.lora import merge_lora_weights
 
+from hopline.console import InputError
 from hopline.files import write_tensors
 from hopline.finetuning import guards
 from hopline.finetuning.loop import run_epochs
 from hopline.finetuning.mace_upstream import LABELS_HEAD, REPLAY_HEAD, Data, Learner, built, upstream
 from hopline.finetuning.pseudolabels import pseudolabelled
-from hopline.finetuning.references import ESTIMATED, choose_references, fit_atom_energies, sum_of_atoms
+from hopline.finetuning.references import (
+    ESTIMATED,
+    choose_references,
+    fit_atom_energies,
+    refuse_unfitted,
+    sum_of_atoms,
+)
 from hopline.finetuning.task import Outcome, Task
 from hopline.potentials.mace import MaceCalculator, single_head
 
@@ -67,15 +74,18 @@ def run(task: Task) -> Outcome:
         learner.model.load_state_dict(best.weights)
         trained = learner.predict(shown)
         model = exported(learner.model)
-    calculator = MaceCalculator(model, dtype=dtype, head=None)
+    # a calculator takes its model to the device it computes on; the file's stays on the CPU
+    calculator = MaceCalculator(copy.deepcopy(model), dtype=dtype, head=None)
     proofs |= guards.prove_export(calculator, sets.valid, trained, best, dtype=dtype)
     proofs |= guards.prove_replay(learner.frames_per_epoch, REPLAY_HEAD, len(sets.replay), recipe.batch_size)
+    shifts_eV: Mapping[str, float] = {}
     if kind == ESTIMATED:
         shifts_eV = fit_atom_energies(sets.train, guards.energy_residuals(calculator, sets.train))
         move_references(model, shifts_eV)
     return Outcome(
-        lambda path: write_tensors(path, model), dtype, best.epoch, best.history, references_of(model), proofs
-    )
+        lambda path: write_tensors(path, model), dtype, best.epoch, best.history, references_of(model), proofs,
+        shown, guards.shifted(trained, shown, shifts_eV),
+    )  # fmt: skip
 
 
 def exported(model: Any) -> Any:
@@ -106,12 +116,17 @@ def _references(task: Task, proofs: dict[str, Any]) -> dict[str, float]:
     """Choose the reference energies of the labels' head; with them a parent's energies must come near the labels."""
     train, valid = task.sets.train, task.sets.valid
     parent, kind = task.parent, str(task.recipe.atom_energies)
+    if kind == ESTIMATED:
+        refuse_unfitted(train, {"validation": valid, "test": task.sets.test})
     if parent is None:
         return choose_references(kind, task.dataset, train, others=valid)
-    before_eV, left_eV = (
-        references_of(parent.calculator.model),
-        guards.energy_residuals(parent.calculator, train),
-    )
+    before_eV = references_of(parent.calculator.model)
+    strangers = {symbol for atoms in (*train, *valid) for symbol in atoms.symbols} - set(before_eV)
+    if strangers:
+        raise InputError(
+            f"the parent does not know {', '.join(sorted(strangers))}: take another parent, or leave these frames out"
+        )
+    left_eV = guards.energy_residuals(parent.calculator, train)
     energies_eV = before_eV | choose_references(
         kind, task.dataset, train, others=valid, before_eV=before_eV, residual_eV=left_eV
     )

@@ -26,10 +26,12 @@ from mace.tools import torch_geometric
 from mace.tools.train import evaluate, train_one_epoch
 
 from hopline.console import InputError
+from hopline.files import read_torch, write_tensors
 from hopline.finetuning.guards import Prediction
 from hopline.finetuning.loop import until_stopped
 from hopline.finetuning.recipe import Recipe
 from hopline.frames import ENERGY, FORCES, STRESS, write_frames
+from hopline.potentials.mace import dtype_of
 from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV
 
 LABELS_HEAD, REPLAY_HEAD = "Default", "pt_head"
@@ -79,6 +81,8 @@ def built(
         If there are fewer frames than a batch, or an element has no reference energy.
     """
     _refuse_unfit(data, recipe, atom_energies_eV)
+    if parent_file is not None:
+        parent_file = _in_precision(parent_file, str(recipe.dtype), folder)
     flags = _flags(data, recipe, parent_file, atom_energies_eV, seed, folder)
 
     def leave(**objects: Any) -> None:
@@ -89,6 +93,7 @@ def built(
         run_train.run(tools.build_default_arg_parser().parse_args(flags))
     except _BuiltError as arrived:
         _set_references(arrived.objects["model"], atom_energies_eV)
+        _fix_untrained(arrived.objects["model"], arrived.objects["optimizer"])
         return arrived.objects
     finally:
         tools.train = upstreams_epochs
@@ -108,6 +113,32 @@ def _set_references(model: Any, atom_energies_eV: Mapping[str, float]) -> None:
             symbol = chemical_symbols[number]
             if symbol in atom_energies_eV:
                 row[column] = atom_energies_eV[symbol]
+
+
+def _fix_untrained(model: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Ask for no gradients of what the optimizer does not train.
+
+    Upstream makes the Bessel functions' frequencies of a fine-tuned model a parameter of no group (mace-torch 0.3.16,
+    `load_foundations_elements`): nothing clears its gradient, which grows from step to step and counts in the norm that
+    the others are cut to, until a restart forgets it.
+    """
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for parameter in model.parameters():
+        if id(parameter) not in trained:
+            parameter.requires_grad_(requires_grad=False)
+
+
+def _in_precision(parent_file: Path, dtype: str, folder: Path) -> Path:
+    """Return a parent's file, or that of a copy in the training's precision.
+
+    Upstream wants the cutoffs of parent and training equal to the last bit, and 3.3 A is another number in float32.
+    """
+    model = read_torch(parent_file, kind="MACE model", only_tensors=False)
+    if dtype_of(model) == dtype:
+        return parent_file
+    copied = folder / f"parent-{dtype}.pt"
+    write_tensors(copied, model.to(getattr(torch, dtype)))
+    return copied
 
 
 class Learner:
@@ -147,9 +178,10 @@ class Learner:
 
     def validate(self) -> dict[str, float]:
         """Return the errors of the averaged weights on the validation frames of each head."""
+        common = self.common | {"loss_fn": self._summed}
         with self._averaged():
             found = {
-                head: evaluate(model=self.model, data_loader=loader, **self.common)
+                head: evaluate(model=self.model, data_loader=loader, **common)
                 for head, loader in self.valid_loaders.items()
             }
         loss, errors = found[LABELS_HEAD]
@@ -210,6 +242,10 @@ class Learner:
             Prediction(energy_eV, of_frame)
             for energy_eV, of_frame in zip(out["energy"].tolist(), forces, strict=True)
         ]
+
+    def _summed(self, pred: Mapping[str, Any], ref: Any) -> Any:
+        """Return the loss of a batch times its frames: upstream divides the sum over batches by the frames of all."""
+        return self.common["loss_fn"](pred=pred, ref=ref) * ref.num_graphs
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self.ema.average_parameters()

@@ -44,8 +44,8 @@ MEANINGS: Mapping[str, str] = {
     "freeze": "What stays as in the parent (freeze): 5 embeddings and interactions, 6 products too.",
     "lora_rank": "Rank of the corrections (lora).",
     "lora_alpha": "Scale of the corrections, over their rank (lora).",
-    "min_finetune_ratio": "Where labels are fewer than this share of the replay frames, they are repeated up to it; "
-    "0: never (MACE's replay).",
+    "min_finetune_ratio": "Where labels are fewer than this share of the replay frames, they are repeated: at least up "
+    "to it, at most to twice it; 0: never (MACE's replay).",
     "channels": "Channels of the messages (scratch).",
     "max_L": "Highest order of the messages (scratch).",
     "cutoff_A": "Cutoff radius, A (scratch).",

@@ -91,6 +91,17 @@ def choose_isolated(energies_eV: Mapping[str, float], frames: Sequence[Atoms]) -
     return {symbol: float(energies_eV[symbol]) for symbol in elements}
 
 
+def refuse_unfitted(train: Sequence[Atoms], others: Mapping[str, Sequence[Atoms]]) -> None:
+    """Refuse frames (by what they are for) with an element that no training frame has: nothing fits its reference."""
+    fitted = {symbol for atoms in train for symbol in atoms.symbols}
+    for what, frames in others.items():
+        strangers = {symbol for atoms in frames for symbol in atoms.symbols} - fitted
+        if strangers:
+            raise InputError(
+                f"{what} frames hold {', '.join(sorted(strangers))}, which no training frame has: split anew"
+            )
+
+
 def sum_of_atoms(frames: Sequence[Atoms], atom_energies_eV: Mapping[str, float]) -> NDArray[np.float64]:
     """Return the sum of atomic reference energies of each frame, (n_frames) in eV."""
     return np.array([sum(atom_energies_eV[symbol] for symbol in atoms.symbols) for atoms in frames])

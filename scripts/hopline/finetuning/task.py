@@ -12,10 +12,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from hopline.console import InputError
+from hopline.finetuning import guards
+from hopline.finetuning.guards import Prediction
 from hopline.finetuning.recipe import Recipe
 from hopline.finetuning.replay import energies_for
 from hopline.frames import frame_id, read_labelled
-from hopline.potentials.calculator import load_calculator
+from hopline.potentials.calculator import family_module, load_calculator
 from hopline.potentials.card import read_card
 from hopline.splits import refuse_leakage
 
@@ -69,7 +71,8 @@ class Outcome:
     """A training that is done and proven.
 
     ``save`` writes the exported model, of one head and the best epoch, whole or not at all. ``proofs`` holds the
-    figures of the proofs (`guards`) and the frames that an epoch trained on.
+    figures of the proofs (`guards`) and the frames that an epoch trained on. ``trained`` is what the model in training
+    said about the frames ``shown``, energies in the labels' zero.
     """
 
     save: Callable[[str | os.PathLike[str]], None]
@@ -78,6 +81,8 @@ class Outcome:
     history: pd.DataFrame
     atom_energies_eV: Mapping[str, float]
     proofs: Mapping[str, Any]
+    shown: Sequence[Atoms]
+    trained: Sequence[Prediction]
 
     def best(self, column: str) -> float:
         """Return the value of a column of the learning curve (`loop.HISTORY`) at the best epoch."""
@@ -132,6 +137,25 @@ def trainer(family: str) -> ModuleType:
 
         return mace
     raise InputError(f"family {family!r} cannot be trained here")
+
+
+def write_model(
+    outcome: Outcome, path: str | os.PathLike[str], family: str
+) -> dict[str, Mapping[str, float]]:
+    """Write the model of an outcome, read the file as whoever uses it, and return how far it is from the trained one.
+
+    Raises
+    ------
+    InputError
+        If the file's model is another; the file stays where it is.
+    """
+    outcome.save(path)
+    calculator = family_module(family).load_calculator(path, dtype=outcome.dtype, head=None)
+    found = guards.predict(calculator, outcome.shown)
+    difference = guards.refuse_difference(
+        found, outcome.trained, dtype=outcome.dtype, what=f"the model read from {path} and the trained one"
+    )
+    return {"written_vs_trained": difference}
 
 
 def check(task: Task) -> None:

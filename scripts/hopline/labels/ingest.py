@@ -171,6 +171,7 @@ def _objections(candidate: Candidate, limits: Limits) -> Iterator[str]:
     if limits.elements and strange:
         yield f"{atoms.symbols} holds {', '.join(strange)}: the system is made of {', '.join(limits.elements)}"
     yield from _no_cell(atoms)
+    yield from _not_periodic(atoms)
     if forces.shape != (len(atoms), 3):
         yield f"forces have shape {forces.shape}, {(len(atoms), 3)} is expected"
     yield from _not_finite(candidate, atoms, forces)
@@ -190,6 +191,17 @@ def _no_cell(atoms: Atoms) -> Iterator[str]:
         heights_A = 1 / np.linalg.norm(np.linalg.pinv(atoms.cell.array), axis=0)
         if heights_A.min() < MIN_HEIGHT_A:
             yield f"its cell is {heights_A.min():.2g} A thin: is it given in A?"
+
+
+def _not_periodic(atoms: Atoms) -> Iterator[str]:
+    """Yield why a molecule in a box, or a slab, is refused: every family would train it with its images around it.
+
+    No format of a periodic code gets here: their readers, and extended XYZ that says nothing, give three directions.
+    """
+    if not atoms.pbc.all():
+        free = " and ".join(axis for axis, periodic in zip("abc", atoms.pbc, strict=True) if not periodic)
+        stated = " ".join("FT"[int(periodic)] for periodic in atoms.pbc)
+        yield f'not periodic along {free} (pbc "{stated}"): write "T T T" there if the run that labelled it was'
 
 
 def _is_isolated(atoms: Atoms) -> bool:

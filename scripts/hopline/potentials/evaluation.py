@@ -17,6 +17,8 @@ from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV
 PAIRS = ("kind", "frame_id", "element", "composition", "temperature_K", "reference", "predicted")
 
 MAX_TOLD = 3
+NO_NUMBER = "no finite number"
+"""Why a frame is left out for which a potential gives an energy, force or stress that cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ def evaluate(
     labels' variance (of the energies: within compositions) that the errors make up. Errors over no value, and slopes
     and R2 of labels that are all alike, are None. Frames that the potential
     refuses (an element it does not know, an isolated atom) are left out and counted with its reason, and so are those
-    that are the same structure as one of ``trained_on``: the frames, by the name of their set, that the potential or
-    one of its parents was trained or validated on.
+    for which it gives ``NO_NUMBER`` (NaN would fall out of every mean unseen), and those that are the same structure as
+    one of ``trained_on``: the frames, by the name of their set, that the potential or one of its parents was trained or
+    validated on.
 
     Raises
     ------
@@ -123,6 +126,9 @@ def _tables(
         name = str(atoms.info.get("frame_id", row))
         seen = seen_in[row]
         reason = f"seen in its training or a parent's: {seen}" if seen else _refusal(calculator, atoms, name)
+        numbers = [] if reason else list(_numbers(atoms, labels, calculator.results))
+        if not all(np.isfinite(predicted).all() for *_, predicted in numbers):
+            reason = NO_NUMBER
         if reason:
             refused[reason] = refused.get(reason, 0) + 1
             continue
@@ -132,7 +138,7 @@ def _tables(
             "composition": str(atoms.info.get("composition", atoms.get_chemical_formula())),
             "temperature_K": float(atoms.info.get("temperature_K", np.nan)),
         }
-        for kind, element, reference, predicted in _numbers(atoms, labels, calculator.results):
+        for kind, element, reference, predicted in numbers:
             table = pd.DataFrame({"element": element, "reference": reference, "predicted": predicted})
             parts[kind].append(table.assign(**columns))
     if not kept:

@@ -22,6 +22,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
 from mace.data import get_neighborhood
+from mace.modules import MACE, ScaleShiftMACE
 from mace.tools.scripts_utils import extract_config_mace_model, remove_pt_head
 
 from hopline.console import InputError, say
@@ -44,8 +45,9 @@ class MaceCalculator(Calculator):
 
     MACE's own calculator wraps each frame in a data set, a loader and a batch, a third of the time of a small model
     on a small cell. The neighbour list and the model are MACE's. Stress is computed from the first time it is asked
-    for on, so constant-volume dynamics never pays for it. Energy in eV, forces in eV/A, stress in eV/A^3 (ASE sign,
-    Voigt).
+    for on, so constant-volume dynamics never pays for it. Atomic references, hundreds of eV an atom in some codes, are
+    added in float64: in a float32 total they would leave steps of meV. Energy in eV, forces in eV/A, stress in eV/A^3
+    (ASE sign, Voigt).
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
@@ -60,8 +62,11 @@ class MaceCalculator(Calculator):
         heads = heads_of(model)
         if head is not None and head not in heads:
             raise InputError(f"the model has no head {head!r}; it has {', '.join(heads)}")
-        self.head = torch.tensor([heads.index(head) if head else len(heads) - 1], device=self.device)
+        row = heads.index(head) if head else len(heads) - 1
+        self.head = torch.tensor([row], device=self.device)
         self.numbers = model.atomic_numbers.cpu().numpy()
+        references_eV = torch.atleast_2d(model.atomic_energies_fn.atomic_energies)[row]
+        self.references_eV = np.array(references_eV.tolist())
         self.wants_stress = False
 
     def calculate(
@@ -75,7 +80,7 @@ class MaceCalculator(Calculator):
         self.wants_stress |= "stress" in properties
         graph = self._graph(self.atoms)
         out = self.model(graph, training=False, compute_force=True, compute_stress=self.wants_stress)
-        energy_eV = float(out["energy"].detach())
+        energy_eV = self._energy(out)
         self.results = {
             "energy": energy_eV,
             "free_energy": energy_eV,
@@ -84,6 +89,20 @@ class MaceCalculator(Calculator):
         if self.wants_stress:
             stress = out["stress"].detach().cpu().double().numpy()[0]
             self.results["stress"] = ase.stress.full_3x3_to_voigt_6_stress(stress)
+
+    def _energy(self, out: dict[str, torch.Tensor]) -> float:
+        """Return the energy (eV) of the frame that the model was asked for, references added in float64."""
+        kind = type(self.model)
+        if kind is ScaleShiftMACE:
+            above_references = out["interaction_energy"]
+        elif kind is MACE:
+            # the first of the contributions are the references
+            above_references = out["contributions"][:, 1:].sum()
+        else:
+            # models with charges and the like have more terms, which only their total holds
+            return float(out["energy"].detach())
+        species = np.searchsorted(self.numbers, self.atoms.numbers)
+        return float(above_references.detach()) + float(self.references_eV[species].sum())
 
     def _graph(self, atoms: Atoms) -> dict[str, torch.Tensor]:
         """Return the model's input for one periodic frame."""

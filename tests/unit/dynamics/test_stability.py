@@ -9,7 +9,7 @@ from small import LIF_A, PairPotential, label, rocksalt_lif
 from hopline.console import InputError
 from hopline.dynamics.checks import Limits
 from hopline.dynamics.protocol import Stage
-from hopline.dynamics.stability import DIP_EV, LEVEL_EV, Scan, examine, judge_wall
+from hopline.dynamics.stability import DEEPEST_BOND_EV, DIP_EV, LEVEL_EV, Scan, examine, judge_wall
 
 SCAN = Scan(min_barrier_eV=3.0, scan_from_ratio=0.3, scan_points=400)
 HOT = Stage(
@@ -90,7 +90,11 @@ def test_a_potential_with_a_hole_is_not_fit_whoever_finds_it():
     assert "at least 3 eV are wanted" in faults
     assert wall_of(found, "F-Li", "crystal").hole_A is not None
     assert wall_of(found, "F-F", "vacuum").barrier_eV == 0
-    assert "F-F in vacuum: 0.00 eV to climb from 1.14 A, no wall behind" in faults
+    # alone they fall without a barrier, and deeper than any bond
+    assert (
+        "F-F in vacuum: 0.00 eV to climb from 1.14 A, a hole from 1.13 A on, 80433 eV deep: no bond is"
+        in faults
+    )
 
 
 def test_a_way_down_to_a_shorter_bond_is_no_hole():
@@ -117,6 +121,62 @@ def test_an_energy_that_is_no_number_is_a_hole():
     distances_A = np.linspace(2.0, 1.0, 5)
     energies_eV = np.array([0.0, 1.0, np.nan, np.inf, 4.0])
     assert judge_wall(distances_A, energies_eV, min_barrier_eV=3.0) == (1.0, None, 1.5)
+
+
+def test_a_fall_deeper_than_any_bond_is_a_hole_whatever_wall_stands_behind():
+    # a well at 1.3 A, reached from 2.5 A without a barrier, and a hard core behind it
+    distances_A = np.linspace(2.5, 0.8, 60)
+    energies_eV = -40 * np.exp(-(((distances_A - 1.3) / 0.35) ** 2)) + 60 * np.exp(
+        -(distances_A - 0.8) / 0.12
+    )
+    energies_eV -= energies_eV[0]
+    assert energies_eV.min() < -38
+    assert energies_eV[-1] > 40
+    barrier_eV, turning_A, hole_A = judge_wall(distances_A, energies_eV, min_barrier_eV=3.0)
+    assert (barrier_eV, turning_A) == (0.0, None)
+    # it begins where the way down does
+    row = int(np.flatnonzero(distances_A == hole_A)[0])
+    assert energies_eV[row] <= -DIP_EV < energies_eV[row - 1]
+    # as deep as the deepest bond it is one, and the wall behind it counts
+    for depth_eV, is_hole in ((0.99 * DEEPEST_BOND_EV, False), (1.01 * DEEPEST_BOND_EV, True)):
+        scaled_eV = energies_eV * depth_eV / -energies_eV.min()
+        found_eV, turning_A, hole_A = judge_wall(distances_A, scaled_eV, min_barrier_eV=3.0)
+        assert (hole_A is not None, turning_A is None) == (is_hole, is_hole)
+        assert found_eV == pytest.approx(0.0 if is_hole else scaled_eV[-1])
+
+
+def test_no_number_on_the_way_down_is_no_bond():
+    distances_A = np.linspace(2.0, 1.0, 5)
+    energies_eV = np.array([0.0, -0.2, np.nan, 5.0, 9.0])
+    assert judge_wall(distances_A, energies_eV, min_barrier_eV=3.0) == (0.0, None, 1.5)
+
+
+def test_a_potential_that_falls_without_a_barrier_is_not_fit_and_the_depth_is_told():
+    """Two atoms at 40 eV below the start, a core of 200 eV behind: what looked like a bond with a high wall."""
+    width_A, core_A = 0.3, 0.1
+
+    def parts(r):
+        return -40 * np.exp(-(((r - 1.1) / width_A) ** 2)), 200 * np.exp(-(r - 0.5) / core_A)
+
+    def slope(r):
+        well_eV, wall_eV = parts(r)
+        # an atom is infinitely far from itself
+        return -2 * (np.minimum(r, 99) - 1.1) / width_A**2 * well_eV - wall_eV / core_A
+
+    falling = PairPotential(lambda r: sum(parts(r)), slope)
+    found = examine(falling, training(), scan=SCAN, hot=HOT, limits=Limits())
+    wall = wall_of(found, "Li-Li", "vacuum")
+    distances_A = np.linspace(wall.start_A, 0.3 * wall.start_A, SCAN.scan_points)
+    level = falling.energy_eV(distances_A) - falling.energy_eV(wall.start_A)
+    assert wall.lowest_eV == pytest.approx(level.min())
+    assert wall.lowest_eV < -38
+    told = (
+        f"Li-Li in vacuum: 0.00 eV to climb from {wall.start_A:.2f} A, a hole from {wall.hole_A:.2f} A on, "
+    )
+    assert any(
+        fault.startswith(f"{told}{-wall.lowest_eV:.0f} eV deep: no bond is") for fault in found.faults()
+    )
+    assert found.figures()["lowest_barrier_eV"] == 0
 
 
 def test_no_wall_at_all_is_a_barrier_of_zero():

@@ -128,6 +128,8 @@ def test_what_the_parent_knows_costs_nothing_and_the_exported_model_has_the_labe
     assert outcome.atom_energies_eV == pytest.approx(
         {name: known[name] + SHIFTS_EV[name] for name in known}, abs=1e-3
     )
+    written = task.write_model(outcome, tmp_path / "model.pt", "chgnet")["written_vs_trained"]
+    assert max(written.values()) < 1e-4
     figures = evaluate(saved(tmp_path, outcome), easy, mobile="Li").figures
     assert figures["energy_rmse_meV_per_atom"] < 0.1
     assert figures["force_rmse_meV_per_A"] < 0.05

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ase.calculators.calculator import Calculator, all_changes
-from small import label, rocksalt_lif
+from small import Springs, label, rocksalt_lif
 
 from hopline.console import InputError
 from hopline.finetuning.committee import COLUMNS, differences, force_deviations, judge
@@ -95,6 +95,17 @@ def test_frames_without_labels_have_a_deviation_and_no_error():
     assert found.figures["spearman_mean_deviation_and_error"] is None
     assert found.deviations["mean_error_meV_per_A"].isna().all()
     assert found.figures["max_deviation_meV_per_A"] == pytest.approx(300)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_member_that_gives_no_finite_force_is_named_with_the_frame(number):
+    frames = made([0.1, 0.2, number], [0.1, 0.2, 0.3])
+    sound = Springs(rocksalt_lif(rattle_A=0).positions)
+    told = f"gives a force on frame {frames[2].info['frame_id']} that is not a finite number"
+    with pytest.raises(InputError, match=f"^member 2 {told}$"):
+        judge([sound, Member(1)], frames)
+    with pytest.raises(InputError, match=f"^mace-7 {told}$"):
+        judge([Member(1), sound], frames, names=["mace-7", "mace-8"])
 
 
 def trained(name="one", *, recipe=None, **changes):

@@ -1,16 +1,13 @@
 """One head of a foundation model is a parent like any other: what upstream builds begins at its forces."""
 
 import pytest
-import torch
-from foundations import two_heads
-from small import write_potential
+from foundations import head_as_parent
 from trainings import REPLAY, make_task, tiny_mace
 
 from hopline.console import InputError
 from hopline.finetuning import mace, task
 from hopline.finetuning.pseudolabels import pseudolabelled
 from hopline.potentials import mace as shipped
-from hopline.potentials.calculator import load_calculator
 
 pytestmark = pytest.mark.slow
 
@@ -18,11 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
     """The second head of a two-head model, exported."""
-    folder = tmp_path_factory.mktemp("parent")
-    torch.save(two_heads(), folder / "two.model")
-    made = shipped.export_weights("two", folder / "one.pt", source=folder / "two.model", head="r2scan")
-    card = write_potential(folder, folder / "one.pt", family="mace", dtype=made[0], head=made[1])
-    return task.Parent(folder / "one.pt", made[0], load_calculator(card))
+    return head_as_parent(tmp_path_factory.mktemp("parent"))
 
 
 @pytest.mark.parametrize("strategy", ["naive", "replay"])

@@ -45,6 +45,18 @@ def test_energies_counted_from_other_atoms_are_another_model():
         guards.refuse_difference(plain, moved, dtype="float64", what="one and the other")
 
 
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_a_prediction_that_is_no_number_is_another_model_in_whichever_frame(row):
+    plain = guards.predict(springs(), sprung(3))
+    for broken in (
+        guards.Prediction(np.nan, plain[row].forces_eV_per_A),
+        guards.Prediction(plain[row].energy_eV, np.full((8, 3), np.nan)),
+    ):
+        found = [*plain[:row], broken, *plain[row + 1 :]]
+        with pytest.raises(InputError, match="differ by nan"):
+            guards.refuse_difference(plain, found, dtype="float64", what="one and the other")
+
+
 def test_references_and_replay_energies_are_held_to_half_an_electronvolt():
     labelled = sprung(4)
     mean_eV = np.mean(list(ATOM_ENERGIES_EV.values()))

@@ -181,7 +181,7 @@ def test_what_cannot_train_is_refused_before_anything_runs(tmp_path):
         (
             tiny_mace("scratch"),
             {"train": sprung(12, species=("Li", "Cl"))},
-            "F: no atomic reference energy",
+            "validation frames hold F, which no training frame has",
         ),
     )
     for recipe, changes, message in cases:

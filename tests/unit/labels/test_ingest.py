@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import ase.build
+import ase.db
 import ase.io
 import numpy as np
 import pytest
@@ -114,6 +115,12 @@ SPOIL = {
         lambda atoms: atoms.info.update(REF_stress=[1.0, 2.0, 3.0, 4.0])
     ),
     "no three-dimensional cell": lambda atoms: (atoms.set_cell([0, 0, 0]), atoms.set_pbc(False)),
+    'not periodic along a and b and c (pbc "F F F"): write "T T T" there if the run that labelled it was': (
+        lambda atoms: atoms.set_pbc(False)
+    ),
+    'not periodic along c (pbc "T T F"): write "T T T" there if the run that labelled it was': (
+        lambda atoms: atoms.set_pbc([True, True, False])
+    ),
     "Li 0 and F 1 are 0.300 A apart, closer than 0.5 A": (
         lambda atoms: put(atoms.positions, 1, atoms.positions[0] + [0.3, 0, 0])
     ),
@@ -137,6 +144,39 @@ def test_each_defect_has_its_reason_and_spares_the_others(tmp_path, reason):
     assert len(result.accepted) == 2
     (row,) = result.rejected
     assert (row.source, row.frame, row.reason) == (str(tmp_path / "a.xyz"), 1, reason)
+
+
+def test_a_frame_that_says_nothing_of_its_boundaries_is_that_of_a_crystal(tmp_path):
+    ase.io.write(tmp_path / "a.xyz", labelled(), format="extxyz")
+    text = (tmp_path / "a.xyz").read_text()
+    assert text.count('pbc="T T T"') == 1
+    (tmp_path / "a.xyz").write_text(text.replace('pbc="T T T"', ""))
+    (frame,) = take(tmp_path / "a.xyz").accepted
+    assert frame.pbc.all()
+
+
+@pytest.mark.parametrize("name", ["a.db", "a.json"])
+@pytest.mark.parametrize("pbc", [False, (False, True, True)], ids=["molecule", "slab"])
+def test_a_database_s_row_in_a_box_without_periodicity_is_rejected(tmp_path, name, pbc):
+    boxed, crystal = lif(1), lif(2)
+    boxed.pbc = pbc
+    with ase.db.connect(tmp_path / name) as database:
+        for atoms in (boxed, crystal):
+            atoms.calc = SinglePointCalculator(atoms, energy=-10.0, forces=np.zeros((len(atoms), 3)))
+            database.write(atoms)
+    result = take(tmp_path / name)
+    assert len(result.accepted) == 1
+    assert result.rejected[0].reason.startswith("not periodic along a")
+
+
+def test_an_isolated_atom_is_told_as_one_whatever_its_box(tmp_path):
+    atom = ase.Atoms(
+        "Li", cell=[12, 12, 12], pbc=False, info={"config_type": "IsolatedAtom", "REF_energy": -1.0}
+    )
+    atom.arrays["REF_forces"] = np.zeros((1, 3))
+    ase.io.write(tmp_path / "a.xyz", [labelled(), atom], format="extxyz")
+    (row,) = take(tmp_path / "a.xyz").rejected
+    assert row.reason.startswith("an isolated atom: its energy belongs to the atomic references")
 
 
 def test_a_pair_across_the_cell_boundary_is_seen(tmp_path):

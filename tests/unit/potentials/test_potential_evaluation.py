@@ -36,6 +36,18 @@ class Wrong(Calculator):
         }
 
 
+class Spoilt(Wrong):
+    """As wrong, and one number of what a frame's ``spoilt`` names is what is said there."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        """Put the number in the last place of the property."""
+        super().calculate(atoms, properties, system_changes)
+        for name, number in atoms.info.get("spoilt", {}).items():
+            found = np.array(self.results[name])
+            found.flat[-1] = number
+            self.results[name] = found
+
+
 def make(stress=True):
     rng = np.random.default_rng(0)
     made = []
@@ -179,6 +191,32 @@ def test_frames_that_the_potential_refuses_are_left_out_and_counted():
     assert found.pairs["frame_id"].nunique() == 6
     with pytest.raises(InputError, match=r"not trained on Xe \(2 frames\)"):
         evaluate(Wrong(), made[1:3], mobile="Li")
+
+
+@pytest.mark.parametrize("name", ["energy", "forces", "stress"])
+@pytest.mark.parametrize("number", [np.nan, -np.inf])
+def test_a_frame_without_a_finite_number_is_left_out_and_counted(name, number):
+    made = make()
+    for row in (2, 6):
+        made[row].info["spoilt"] = {name: number}
+    found = evaluate(Spoilt(), made, mobile="Li")
+    assert found.figures["left_out_because"] == {"no finite number": 2}
+    assert (found.figures["n_frames"], found.figures["n_frames_left_out"]) == (6, 2)
+    # all figures are those of the other frames, none has lost a part of a frame
+    rest = evaluate(Wrong(), [made[row] for row in (0, 1, 3, 4, 5, 7)], mobile="Li")
+    counted = {"n_frames_left_out", "left_out_because"}
+    assert {k: v for k, v in found.figures.items() if k not in counted} == {
+        k: v for k, v in rest.figures.items() if k not in counted
+    }
+    assert found.pairs.equals(rest.pairs)
+    with pytest.raises(InputError, match=r"no frame left to evaluate on: no finite number \(1 frame\)"):
+        evaluate(Spoilt(), [made[2]], mobile="Li")
+
+
+def test_a_stress_that_nothing_is_compared_with_may_be_no_number():
+    made = make(stress=False)
+    made[0].info["spoilt"] = {"stress": np.nan}
+    assert evaluate(Spoilt(), made, mobile="Li").figures["n_frames"] == 8
 
 
 def test_frames_of_the_training_are_left_out_whatever_their_digits_or_order_of_atoms():
