@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn.functional import huber_loss, mse_loss
 
 from hopline.console import InputError, progress
-from hopline.finetuning.guards import Prediction
 from hopline.finetuning.loop import until_stopped
 from hopline.finetuning.recipe import Recipe
 from hopline.frames import labels_of
+from hopline.potentials.calculator import Prediction
 from hopline.potentials.chgnet import graph_of
 from hopline.potentials.chgnet_batch import Properties, collate, predict
 from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV

@@ -1,7 +1,7 @@
 """Proofs that a training did what it says: each refuses with the sentence why."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hopline.console import InputError, progress
 from hopline.finetuning.loop import Best, until_stopped
 from hopline.frames import labels_of
+from hopline.potentials.calculator import Prediction
 from hopline.units import MEV_PER_EV
 
 MAX_INITIAL_ERROR_EV_PER_ATOM = 0.5
@@ -24,14 +25,6 @@ MAX_DIFFERENCE = {
 MAX_RMSE_DIFFERENCE = {"float64": 1e-5, "float32": 2e-3}
 """Relative, between two ways to the same validation error."""
 N_COMPARED, MAX_REPLAY_FRAMES = 5, 50
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a model says about a frame: energy (eV) and forces (n_atoms, 3) in eV/A."""
-
-    energy_eV: float
-    forces_eV_per_A: NDArray[np.float64]
 
 
 def refuse_reference_mismatch(errors_eV_per_atom: NDArray[np.float64], kind: str) -> float:

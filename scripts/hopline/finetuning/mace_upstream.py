@@ -27,10 +27,10 @@ from mace.tools.train import evaluate, train_one_epoch
 
 from hopline.console import InputError
 from hopline.files import read_torch, write_tensors
-from hopline.finetuning.guards import Prediction
 from hopline.finetuning.loop import until_stopped
 from hopline.finetuning.recipe import Recipe
 from hopline.frames import ENERGY, FORCES, STRESS, write_frames
+from hopline.potentials.calculator import Prediction
 from hopline.potentials.mace import dtype_of
 from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV
 

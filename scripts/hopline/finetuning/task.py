@@ -13,11 +13,10 @@ from ase.calculators.calculator import Calculator
 
 from hopline.console import InputError
 from hopline.finetuning import guards
-from hopline.finetuning.guards import Prediction
 from hopline.finetuning.recipe import Recipe
 from hopline.finetuning.replay import energies_for
 from hopline.frames import frame_id, read_labelled
-from hopline.potentials.calculator import family_module, load_calculator
+from hopline.potentials.calculator import Prediction, family_module, load_calculator
 from hopline.potentials.card import read_card
 from hopline.splits import refuse_leakage
 
@@ -142,20 +141,28 @@ def trainer(family: str) -> ModuleType:
 def write_model(
     outcome: Outcome, path: str | os.PathLike[str], family: str
 ) -> dict[str, Mapping[str, float]]:
-    """Write the model of an outcome, read the file as whoever uses it, and return how far it is from the trained one.
+    """Write the model of an outcome, read the file as its users do, and return how far it is from the trained one.
+
+    It is asked for one frame after the other, as ASE does, and for all in one batch.
 
     Raises
     ------
     InputError
-        If the file's model is another; the file stays where it is.
+        If the file's model is another, or says something else of frames in a batch; the file stays where it is.
     """
     outcome.save(path)
     calculator = family_module(family).load_calculator(path, dtype=outcome.dtype, head=None)
-    found = guards.predict(calculator, outcome.shown)
-    difference = guards.refuse_difference(
-        found, outcome.trained, dtype=outcome.dtype, what=f"the model read from {path} and the trained one"
-    )
-    return {"written_vs_trained": difference}
+    alone = guards.predict(calculator, outcome.shown)
+    written = f"the model read from {path}"
+    return {
+        "written_vs_trained": guards.refuse_difference(
+            alone, outcome.trained, dtype=outcome.dtype, what=f"{written} and the trained one"
+        ),
+        "batch_vs_alone": guards.refuse_difference(
+            calculator.predict(outcome.shown, stress=False), alone, dtype=outcome.dtype,
+            what=f"{written} on a batch and on its frames alone",
+        ),
+    }  # fmt: skip
 
 
 def check(task: Task) -> None:

@@ -6,13 +6,11 @@ The one place for inference that imports the chgnet package (Deng et al., Nat. M
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import ase.stress
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
 from chgnet.graph.crystalgraph import CrystalGraph
 from chgnet.model.model import CHGNet
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from hopline.console import InputError, progress
 from hopline.files import read_torch, write_tensors
+from hopline.potentials.calculator import BatchedCalculator, Prediction
 from hopline.potentials.chgnet_batch import collate, denormals_flushed, predict, refuse_other_layers
 from hopline.units import GPA_PER_EV_PER_A3
 
@@ -74,13 +73,8 @@ def graph_of(model: CHGNet, atoms: Atoms) -> CrystalGraph:
         raise InputError(f"frame {atoms.info.get('frame_id', '?')}: {error}") from error
 
 
-class ChgnetCalculator(Calculator):
-    """CHGNet as an ASE calculator; energy in eV, forces in eV/A, stress in eV/A^3 (ASE sign, Voigt).
-
-    The numbers are those of CHGNet's own calculator, in less than half the time: see `chgnet_batch`.
-    """
-
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+class ChgnetCalculator(BatchedCalculator):
+    """CHGNet as a calculator: the numbers of its own one, in less than half the time (see `chgnet_batch`)."""
 
     def __init__(self, model: CHGNet) -> None:
         super().__init__()
@@ -89,28 +83,25 @@ class ChgnetCalculator(Calculator):
         for parameter in self.model.parameters():
             parameter.requires_grad_(requires_grad=False)
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Compute all implemented properties of ``atoms``."""
-        super().calculate(atoms, properties, system_changes)
+    def predict(self, frames: Sequence[Atoms], *, stress: bool) -> list[Prediction]:
+        """Return energies, forces and, if wanted, stresses of frames; one differentiation gives all of them."""
         with denormals_flushed():
-            batch = collate([graph_of(self.model, self.atoms)], next(self.model.parameters()).device)
-            found = predict(self.model, batch, to_be_trained=False)
-        energy_eV = float(found.energies[0]) * len(self.atoms)
-        stress = found.stresses[0].double().cpu().numpy() / GPA_PER_EV_PER_A3
-        self.results = {
-            "energy": energy_eV,
-            "free_energy": energy_eV,
-            "forces": found.forces.double().cpu().numpy(),
-            "stress": ase.stress.full_3x3_to_voigt_6_stress(stress),
-        }
+            graphs = [graph_of(self.model, atoms) for atoms in frames]
+            found = predict(
+                self.model, collate(graphs, next(self.model.parameters()).device), to_be_trained=False
+            )
+        sizes = [len(atoms) for atoms in frames]
+        forces = np.split(found.forces.double().cpu().numpy(), np.cumsum(sizes)[:-1])
+        stresses = found.stresses.double().cpu().numpy() / GPA_PER_EV_PER_A3
+        return [
+            Prediction(energy_eV_per_atom * size, of_frame, stresses[row] if stress else None)
+            for row, (energy_eV_per_atom, size, of_frame) in enumerate(
+                zip(found.energies.tolist(), sizes, forces, strict=True)
+            )
+        ]
 
 
-def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str | None) -> Calculator:
+def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str | None) -> ChgnetCalculator:
     """Return the calculator of a CHGNet model file."""
     if dtype != DTYPE or head is not None:
         raise InputError(

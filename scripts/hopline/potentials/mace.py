@@ -1,4 +1,4 @@
-"""MACE: an ASE calculator from one model file, and one head of a foundation model as such a file.
+"""MACE: a calculator from one model file, and one head of a foundation model as such a file.
 
 The one place for inference that imports the mace package.
 
@@ -12,21 +12,21 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import ase.stress
 import mace  # noqa: F401  # before e3nn: it lets torch load e3nn's constants
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
 from mace.data import get_neighborhood
 from mace.modules import MACE, ScaleShiftMACE
 from mace.tools.scripts_utils import extract_config_mace_model, remove_pt_head
+from numpy.typing import NDArray
 
 from hopline.console import InputError, say
 from hopline.files import read_torch
+from hopline.potentials.calculator import BatchedCalculator, Prediction
 
 ACADEMIC = ("small-omat-0", "medium-omat-0", "mace-matpes-pbe-0", "mace-matpes-r2scan-0")
 """Foundation models that the package says are under the Academic Software License (no commercial use)."""
@@ -40,17 +40,13 @@ MAX_RELATIVE_DIFFERENCE = {"float64": 1e-9, "float32": 1e-4}
 divides weights by a root, which the file's own type rounds."""
 
 
-class MaceCalculator(Calculator):
-    """MACE as an ASE calculator that hands arrays to the model directly.
+class MaceCalculator(BatchedCalculator):
+    """MACE as a calculator that hands arrays to the model directly.
 
     MACE's own calculator wraps each frame in a data set, a loader and a batch, a third of the time of a small model
-    on a small cell. The neighbour list and the model are MACE's. Stress is computed from the first time it is asked
-    for on, so constant-volume dynamics never pays for it. Atomic references, hundreds of eV an atom in some codes, are
-    added in float64: in a float32 total they would leave steps of meV. Energy in eV, forces in eV/A, stress in eV/A^3
-    (ASE sign, Voigt).
+    on a small cell. The neighbour list and the model are MACE's. Atomic references, hundreds of eV an atom in some
+    codes, are added in float64: in a float32 total they would leave steps of meV.
     """
-
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
 
     def __init__(self, model: Any, *, dtype: str, head: str | None) -> None:
         super().__init__()
@@ -62,80 +58,73 @@ class MaceCalculator(Calculator):
         heads = heads_of(model)
         if head is not None and head not in heads:
             raise InputError(f"the model has no head {head!r}; it has {', '.join(heads)}")
-        row = heads.index(head) if head else len(heads) - 1
-        self.head = torch.tensor([row], device=self.device)
+        self.head = heads.index(head) if head else len(heads) - 1
         self.numbers = model.atomic_numbers.cpu().numpy()
-        references_eV = torch.atleast_2d(model.atomic_energies_fn.atomic_energies)[row]
+        references_eV = torch.atleast_2d(model.atomic_energies_fn.atomic_energies)[self.head]
         self.references_eV = np.array(references_eV.tolist())
-        self.wants_stress = False
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy", "forces", "stress"),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Compute energy and forces of ``atoms``, and the stress where it is wanted."""
-        super().calculate(atoms, properties, system_changes)
-        self.wants_stress |= "stress" in properties
-        graph = self._graph(self.atoms)
-        out = self.model(graph, training=False, compute_force=True, compute_stress=self.wants_stress)
-        energy_eV = self._energy(out)
-        self.results = {
-            "energy": energy_eV,
-            "free_energy": energy_eV,
-            "forces": out["forces"].detach().cpu().double().numpy(),
-        }
-        if self.wants_stress:
-            stress = out["stress"].detach().cpu().double().numpy()[0]
-            self.results["stress"] = ase.stress.full_3x3_to_voigt_6_stress(stress)
+    def predict(self, frames: Sequence[Atoms], *, stress: bool) -> list[Prediction]:
+        """Return energies, forces and, if wanted, stresses of periodic frames, in one call of the model."""
+        out = self.model(self._batch(frames), training=False, compute_force=True, compute_stress=stress)
+        ends = np.cumsum([len(atoms) for atoms in frames])[:-1]
+        forces = np.split(out["forces"].detach().cpu().double().numpy(), ends)
+        stresses = out["stress"].detach().cpu().double().numpy() if stress else [None] * len(frames)
+        return [
+            Prediction(*found) for found in zip(self._energies(out, frames), forces, stresses, strict=True)
+        ]
 
-    def _energy(self, out: dict[str, torch.Tensor]) -> float:
-        """Return the energy (eV) of the frame that the model was asked for, references added in float64."""
+    def _energies(self, out: dict[str, torch.Tensor], frames: Sequence[Atoms]) -> list[float]:
+        """Return the energy (eV) of each frame that the model was asked for, references added in float64."""
         kind = type(self.model)
         if kind is ScaleShiftMACE:
             above_references = out["interaction_energy"]
         elif kind is MACE:
             # the first of the contributions are the references
-            above_references = out["contributions"][:, 1:].sum()
+            above_references = out["contributions"][:, 1:].sum(dim=1)
         else:
             # models with charges and the like have more terms, which only their total holds
-            return float(out["energy"].detach())
-        species = np.searchsorted(self.numbers, self.atoms.numbers)
-        return float(above_references.detach()) + float(self.references_eV[species].sum())
+            return [float(energy_eV) for energy_eV in out["energy"].tolist()]
+        return [
+            energy_eV + float(self.references_eV[self._species(atoms)].sum())
+            for energy_eV, atoms in zip(above_references.tolist(), frames, strict=True)
+        ]
 
-    def _graph(self, atoms: Atoms) -> dict[str, torch.Tensor]:
-        """Return the model's input for one periodic frame."""
-        strangers = set(atoms.numbers) - set(self.numbers)
+    def _species(self, atoms: Atoms) -> NDArray[np.int64]:
+        return np.searchsorted(self.numbers, atoms.numbers)
+
+    def _batch(self, frames: Sequence[Atoms]) -> dict[str, torch.Tensor]:
+        """Return the model's input for periodic frames: their graphs side by side, atoms counted through."""
+        strangers = {number for atoms in frames for number in atoms.numbers} - set(self.numbers)
         if strangers:
             symbols = ", ".join(chemical_symbols[number] for number in sorted(strangers))
             raise InputError(f"the MACE model was not trained on {symbols}")
-        edges, shifts, unit_shifts, cell = get_neighborhood(
-            atoms.positions, float(self.model.r_max), (True, True, True), atoms.cell.array.copy()
-        )
-        species = np.searchsorted(self.numbers, atoms.numbers)
-        whole = {"edge_index": edges, "batch": np.zeros(len(atoms)), "ptr": np.array([0, len(atoms)])}
-        real = {
-            "positions": atoms.positions,
-            "node_attrs": np.eye(len(self.numbers))[species],
-            "shifts": shifts,
-            "unit_shifts": unit_shifts,
-            "cell": cell,
+        cutoff_A, periodic = float(self.model.r_max), (True, True, True)
+        parts = [get_neighborhood(one.positions, cutoff_A, periodic, one.cell.array.copy()) for one in frames]
+        sizes = [len(atoms) for atoms in frames]
+        starts = np.cumsum([0, *sizes])
+        counts = {
+            "edge_index": np.concatenate(
+                [part[0] + start for part, start in zip(parts, starts[:-1], strict=True)], axis=1
+            ),
+            "batch": np.repeat(np.arange(len(frames)), sizes),
+            "ptr": starts,
+            "head": np.full(len(frames), self.head),
+        }
+        reals = {
+            "positions": np.concatenate([atoms.positions for atoms in frames]),
+            "node_attrs": np.eye(len(self.numbers))[np.concatenate([*map(self._species, frames)])],
+            **{
+                name: np.concatenate([part[row] for part in parts])
+                for row, name in enumerate(("shifts", "unit_shifts", "cell"), start=1)
+            },
         }
         return {
-            "head": self.head,
-            **{
-                name: torch.as_tensor(value, dtype=torch.long, device=self.device)
-                for name, value in whole.items()
-            },
-            **{
-                name: torch.tensor(value, dtype=self.dtype, device=self.device)
-                for name, value in real.items()
-            },
-        }
+            name: torch.as_tensor(value, dtype=torch.long, device=self.device)
+            for name, value in counts.items()
+        } | {name: torch.tensor(value, dtype=self.dtype, device=self.device) for name, value in reals.items()}
 
 
-def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str | None) -> Calculator:
+def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str | None) -> MaceCalculator:
     """Return the calculator (energy, forces, stress) of a MACE model file with one head."""
     return MaceCalculator(read_model(model_file), dtype=dtype, head=head)
 

@@ -1,6 +1,7 @@
 """The model file is read again before there is a card: it must hold what was trained, to the last digit that counts."""
 
 import copy
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -48,7 +49,21 @@ def outcome_of(family, saved):
 @pytest.mark.parametrize("family", ["chgnet", "mace"])
 def test_a_file_that_holds_the_trained_model_is_proven(tmp_path, family):
     proofs = task.write_model(outcome_of(family, as_saved), tmp_path / "model.pt", family)
-    assert proofs == {"written_vs_trained": {"eV_per_A": 0.0, "eV_per_atom": 0.0}}
+    assert proofs["written_vs_trained"] == {"eV_per_A": 0.0, "eV_per_atom": 0.0}
+    assert max(proofs["batch_vs_alone"].values()) < 1e-5
+
+
+def test_a_batch_that_says_something_else_than_its_frames_is_refused(tmp_path, monkeypatch):
+    """The dynamics computes frames in batches; here each of a batch gets the forces of the one before."""
+    right = chgnet.ChgnetCalculator.predict
+
+    def shifted(self, frames, *, stress):
+        found = right(self, frames, stress=stress)
+        return [replace(one, forces_eV_per_A=found[row - 1].forces_eV_per_A) for row, one in enumerate(found)]
+
+    monkeypatch.setattr(chgnet.ChgnetCalculator, "predict", shifted)
+    with pytest.raises(InputError, match="on a batch and on its frames alone differ by"):
+        task.write_model(outcome_of("chgnet", as_saved), tmp_path / "model.pt", "chgnet")
 
 
 @pytest.mark.parametrize("family", ["chgnet", "mace"])

@@ -43,7 +43,7 @@ def scaled_mace():
 def test_the_energy_is_the_models_own(make, head):
     calculator = MaceCalculator(make(), dtype="float64", head=head)
     atoms = rocksalt_lif()
-    own = calculator.model(calculator._graph(atoms), training=False, compute_force=False)["energy"]
+    own = calculator.model(calculator._batch([atoms]), training=False, compute_force=False)["energy"]
     assert calculator.get_property("energy", atoms) == pytest.approx(float(own), rel=1e-14)
 
 
