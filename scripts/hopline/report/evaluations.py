@@ -21,6 +21,7 @@ COLUMNS = (
     "force_rmse_over_parent",
 )  # fmt: skip
 """``force_rmse_over_parent``: below 1 better than its parent there; above 1, on a replay set's frames, forgotten."""
+COUNTS = ("seed", "best_epoch", "train_frames", "replay_frames")
 HELD_OUT = "held out"
 """The test set of a dataset's own held-out trajectories."""
 
@@ -68,7 +69,8 @@ def compare(cards: Files, evaluations: Files) -> pd.DataFrame:
                 else None
             }
         )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    # whole numbers stay so where others have none
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
 
 
 def _potential(path: str | os.PathLike[str]) -> tuple[str, str]:

@@ -69,6 +69,10 @@ def test_a_fine_tune_is_compared_with_its_parent_on_each_test_set(family):
     ]  # fmt: skip
 
 
+def test_seeds_keep_all_their_digits(family):
+    assert ",7," in compare(*family).to_csv(index=False, float_format="%.6g")
+
+
 def test_errors_on_other_frames_are_not_compared(family):
     cards, found = family
     evaluation(found[0].parent, 200.0, test_sha256="another dataset's")
