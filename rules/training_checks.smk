@@ -327,7 +327,7 @@ def check_foundation(key, potential):
 
 
 def check_ancestors(name, potential):
-    """Refuse parents that are not there, of another family, or go round in a circle."""
+    """Refuse parents that are not there, of another family or system, or go round in a circle."""
     potentials, line = config["potentials"], [name]
     while "parent" in potentials[line[-1]]:
         parent = potentials[line[-1]]["parent"]

@@ -28,8 +28,7 @@ def main() -> None:
     from hopline.report.evaluations import compare
 
     table = compare(args.cards, args.evaluations)
-    with files.whole(args.table) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    files.write_table(args.table, table, digits=6)
     run.write_beside(args.table)
     console.say(f"{args.table}: {len(table)} rows")
 

@@ -27,8 +27,7 @@ def main() -> None:
     from hopline.report.summary import summarise
 
     table = summarise(args.diffusivities, args.arrhenius)
-    with files.whole(args.summary) as temporary:
-        table.to_csv(temporary, index=False)
+    files.write_table(args.summary, table)
     run.write_beside(args.summary)
     console.say(f"{args.summary}: {len(table)} rows")
 

@@ -72,8 +72,7 @@ def main() -> None:
     following = pd.DataFrame({"row": rows, "frame_id": [frames.frame_id(pool[row]) for row in rows]})
     following = following.assign(cluster=-1, distance_to_centroid=found.novelty[rows])
     for path, frame in ((args.map, table), (args.next_selection, following)):
-        with files.whole(path) as temporary:
-            frame.to_csv(temporary, index=False)
+        files.write_table(path, frame)
     run.write_beside(args.coverage)
     console.say(
         f"coverage score {found.score:.3f}; {found.novel_fraction:.1%} of the explored frames lie beyond reach"

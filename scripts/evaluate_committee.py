@@ -37,8 +37,7 @@ def main() -> None:
         )
     members = [card.name for card in cards]
     found = committee.judge([load_calculator(path) for path in args.potential], asked, names=members)
-    with files.whole(args.deviations) as temporary:
-        found.deviations.to_csv(temporary, index=False, float_format="%.6g")
+    files.write_table(args.deviations, found.deviations, digits=6)
     files.write_json(args.committee, {"members": members, "differ_in": differ_in, **found.figures})
     run.write_beside(args.committee)
     console.say(

@@ -40,8 +40,7 @@ def main() -> None:
     evaluation = evaluate(calculator, test, mobile=args.mobile, trained_on=trained_on)
     test_sha256 = run.inputs_sha256[str(args.test)]
     files.write_json(args.evaluation, {"test_sha256": test_sha256, **evaluation.figures})
-    with files.whole(args.predictions) as temporary:
-        evaluation.pairs.to_csv(temporary, index=False, float_format="%.6g")
+    files.write_table(args.predictions, evaluation.pairs, digits=6)
     run.write_beside(args.evaluation)
     figures = evaluation.figures
     told = {

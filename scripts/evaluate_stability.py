@@ -56,8 +56,7 @@ def main() -> None:
     for earlier in (args.stability, args.scan, refused, offending):
         earlier.unlink(missing_ok=True)
     faults = found.faults()
-    with files.whole(refused if faults else args.scan) as temporary:
-        found.curves.to_csv(temporary, index=False, float_format="%.6g")
+    files.write_table(refused if faults else args.scan, found.curves, digits=6)
     if found.hot_run.offending:
         frames.write_frames(offending, [found.hot_run.offending])
     if faults:

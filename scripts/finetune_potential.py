@@ -60,8 +60,7 @@ def main() -> None:
     with stopping.stoppable(), loop.own_folder(args.work, outputs=[args.card, args.training]):
         outcome = task.trainer(args.family).run(job)
         proofs = {**outcome.proofs, **task.write_model(outcome, args.model, args.family)}
-        with files.whole(args.training) as temporary:
-            outcome.history.to_csv(temporary, index=False)
+        files.write_table(args.training, outcome.history)
         card = Card(
             name=args.name, family=args.family, model_file=args.model.name, model_sha256=files.sha256(args.model),
             dtype=outcome.dtype, parent_card_sha256=sha256.get("parent"),

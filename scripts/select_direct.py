@@ -65,8 +65,7 @@ def main() -> None:
     ids = [frames.frame_id(pool[row]) if pool else "" for row in selection.rows]
     table = pd.DataFrame({"row": selection.rows, "frame_id": ids, "cluster": selection.clusters})
     table["distance_to_centroid"] = selection.distances
-    with files.whole(args.selection) as temporary:
-        table.to_csv(temporary, index=False)
+    files.write_table(args.selection, table)
     run.write_beside(args.selection)
     console.say(
         f"{args.selection}: {len(table)} of {len(features)} frames from {args.clusters} clusters, "

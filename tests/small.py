@@ -176,3 +176,18 @@ def shaken(n_frames, *, memory, seed, repeat=(3, 3, 3), scale_A=0.1):
         frames[-1].positions += moved
         moved = memory * moved + np.sqrt(1 - memory**2) * scale_A * rng.normal(size=moved.shape)
     return frames
+
+
+def calculations(n_materials, frames_each, **info):
+    """Return labelled LiF frames as MPtrj has them: several calculations, all different, of each material."""
+    return [
+        label(
+            rocksalt_lif(seed=1000 * material + number),
+            source=f"mp-{material}/mp-{material}0{number}-0",
+            stress=np.zeros(9),
+            energy_kind="unstated",
+            **info,
+        )
+        for material in range(n_materials)
+        for number in range(frames_each)
+    ]

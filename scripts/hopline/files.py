@@ -151,6 +151,12 @@ def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> "pd.Data
     return table
 
 
+def write_table(path: str | os.PathLike[str], table: "pd.DataFrame", *, digits: int | None = None) -> None:
+    """Write a table as CSV, whole or not at all; with ``digits`` its fractions are cut to so many significant ones."""
+    with whole(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=None if digits is None else f"%.{digits}g")
+
+
 def write_rows(
     path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:

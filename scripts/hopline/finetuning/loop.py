@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 import pandas as pd
 
 from hopline.console import InputError, Stopped, progress, say
-from hopline.files import whole, write_tensors
+from hopline.files import write_table, write_tensors
 from hopline.stopping import asked_to_stop
 
 HISTORY = (
@@ -227,8 +227,7 @@ def _write(
         "weights": dict(weights),
     }
     write_tensors(folder / STATE, content)
-    with whole(folder / CURVE) as temporary:
-        pd.DataFrame(rows, columns=list(HISTORY)).to_csv(temporary, index=False)
+    write_table(folder / CURVE, pd.DataFrame(rows, columns=list(HISTORY)))
 
 
 def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:

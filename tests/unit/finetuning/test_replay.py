@@ -4,7 +4,7 @@ import ase.build
 import ase.io
 import numpy as np
 import pytest
-from small import label, rocksalt_lif
+from small import calculations, label
 
 from hopline import frames, splits
 from hopline.console import InputError
@@ -18,17 +18,7 @@ SETTINGS = {"valid_fraction": 0.1, "test_fraction": 0.1, "n_frames": 120}
 
 def pool_of(n_materials, frames_each=2, **info):
     """Return a pool of LiF frames, several calculations of each material, in an order of no meaning."""
-    made = [
-        label(
-            rocksalt_lif(seed=1000 * material + number),
-            source=f"mp-{material}/mp-{material}0{number}-0",
-            stress=np.zeros(9),
-            energy_kind="unstated",
-            **info,
-        )
-        for material in range(n_materials)
-        for number in range(frames_each)
-    ]
+    made = calculations(n_materials, frames_each, **info)
     order = np.random.default_rng(5).permutation(len(made))
     return Pool([made[row] for row in order], len(made), 0, [])
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy import stats
-from small import label, rocksalt_lif
+from small import calculations, label, rocksalt_lif
 
 from hopline import splits
 from hopline.console import InputError
@@ -41,24 +41,11 @@ def test_the_fractions_are_those_of_the_materials(valid_fraction, test_fraction)
         assert stats.binomtest(roles.count(role), N_NAMES, fraction).pvalue > FALSE_ALARM
 
 
-def frames_of(n_materials, frames_each=3):
-    return [
-        label(
-            rocksalt_lif(seed=10 * material + number),
-            source=f"mp-{material}/mp-{material}0{number}-0",
-            stress=np.zeros(9),
-            energy_kind="unstated",
-        )
-        for material in range(n_materials)
-        for number in range(frames_each)
-    ]
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A file of 200 materials with three frames each."""
     path = tmp_path_factory.mktemp("source") / "mptrj.extxyz"
-    write_frames(path, frames_of(200))
+    write_frames(path, calculations(200, 3))
     return path
 
 
@@ -112,7 +99,7 @@ def test_an_empty_set_is_refused_with_its_fraction_and_the_number_of_materials(r
         f"mp-{number}" for number in range(60)
         if replay_split.role_of(f"mp-{number}", **FRACTIONS) != role
     ]  # fmt: skip
-    pool = [atoms for atoms in frames_of(60) if material_of(atoms) in names]
+    pool = [atoms for atoms in calculations(60, 3) if material_of(atoms) in names]
     share = {"test": "0.2", "valid": "0.1", "train": "0.7"}[role]
     remedy = "lower the other fractions" if role == "train" else f"raise {role}_fraction"
     told = f"the {role} set of these {len(pool)} frames came out empty: of {len(names)} materials .* share of {share}, "
@@ -131,7 +118,7 @@ def test_an_empty_set_is_refused_with_its_fraction_and_the_number_of_materials(r
 def test_fractions_that_cannot_be_are_refused(fractions, why):
     valid_fraction, test_fraction = fractions
     with pytest.raises(InputError, match=why):
-        replay_split.split(frames_of(20), valid_fraction=valid_fraction, test_fraction=test_fraction)
+        replay_split.split(calculations(20, 3), valid_fraction=valid_fraction, test_fraction=test_fraction)
 
 
 def run(places, source="one run"):
@@ -176,9 +163,9 @@ def test_a_structure_by_two_names_goes_to_the_set_with_the_greater_right():
         )
         for role in ("train", "valid", "test")
     }
-    pool = frames_of(60, 1)
+    pool = calculations(60, 1)
     for number, name in enumerate(roles.values()):
-        twin = label(rocksalt_lif(seed=9000), source=name, stress=np.zeros(9))
+        twin = label(rocksalt_lif(seed=999_999), source=name, stress=np.zeros(9))
         pool.insert(7 * number, twin)
     parts = replay_split.split(pool, **FRACTIONS)
     assert parts.dropped == 2
