@@ -18,6 +18,7 @@ include: "rules/sampling.smk"
 include: "rules/replay.smk"
 include: "rules/potentials.smk"
 include: "rules/dynamics.smk"
+include: "rules/batches.smk"
 include: "rules/diffusion.smk"
 include: "rules/report.smk"
 

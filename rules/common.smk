@@ -107,3 +107,4 @@ wildcard_constraints:
     temperature_K=r"[0-9.]+",
     replica=r"[0-9]+",
     index=r"[0-9]{4}",
+    batch="all|[^/]+K",

@@ -8,29 +8,34 @@ potentials run only once their stability.json says that they are fit for it.
 FOLDER = "results/{system}/dynamics/{potential}/{composition}/{temperature_K}K"
 CARD = "results/{system}/potentials/{potential}/card.json"
 N_REPLICAS = config["dynamics"]["production"]["replicas"]
+ENGINE = {name: config["dynamics"][name] for name in ("engine", "accelerate", "checkpoint_interval_s")}
 
 
-def run_flags(stage, *skipped):
-    """Return a function of the wildcards that spells a stage, with the potential's own durations."""
+def run_flags(stage):
+    """Return a function of the wildcards that spells a stage: settings, the potential's own durations, engine, limits."""
+    elsewhere = {"ensemble", "replicas", "starts_apart_ps", "volume_from", "volume_from_potential"}
+    if stage == "npt":
+        elsewhere.add("discard_fraction")
 
     def flags(wildcards):
         own = config["potentials"][wildcards.potential].get("dynamics", {})
         section = {
-            name: own.get(f"{stage}_{name}", own.get(name, value)) for name, value in config["dynamics"][stage].items()
+            name: own.get(f"{stage}_{name}", own.get(name, value))
+            for name, value in config["dynamics"][stage].items()
+            if name not in elsewhere
         }
-        return as_flags({name: value for name, value in section.items() if name not in skipped})
+        if stage == "nvt":
+            section["discard_fraction"] = config["dynamics"]["npt"]["discard_fraction"]
+        section["mobile"] = config["systems"][wildcards.system]["mobile"]
+        return as_flags({**section, **config["dynamics"]["limits"], **ENGINE})
 
     return flags
 
 
 def volume_run(system, potential, composition, temperature_K):
     """Return the NpT run (without its suffix) whose mean volume a condition takes."""
-    npt = config["dynamics"]["npt"]
-    # a potential trained for one system says nothing about the volume of another
-    given = npt.get("volume_from_potential")
-    potential = given if given in potentials_of(system) else potential
-    composition = npt.get("volume_from", composition)
-    return f"results/{system}/dynamics/{potential}/{composition}/{temperature_K}K/npt"
+    given, composition, temperature_K = volume_condition(system, potential, composition, temperature_K)
+    return f"results/{system}/dynamics/{given}/{composition}/{temperature_K}K/npt"
 
 
 rule equilibrate_npt:
@@ -39,6 +44,7 @@ rule equilibrate_npt:
         start="results/{system}/structures/{composition}.extxyz",
         potential=CARD,
         fit_to_run=fit_to_run,
+        from_batch=lambda w: batch_of("npt", w),
     output:
         trajectory=f"{FOLDER}/npt.h5",
         sidecar=f"{FOLDER}/npt.json",
@@ -47,10 +53,10 @@ rule equilibrate_npt:
     conda:
         lambda w: stack_of(w.potential)
     resources:
-        gpu=1,
+        gpu=lambda w: gpus_of("npt"),
     params:
-        flags=run_flags("npt", "volume_from", "volume_from_potential", "discard_fraction"),
-        limits=as_flags(config["dynamics"]["limits"]),
+        flags=run_flags("npt"),
+        from_batch=input_flags("from_batch"),
         seed=lambda w: seed("npt", *w),
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
@@ -58,7 +64,7 @@ rule equilibrate_npt:
         " --potential {input.potential:q}"
         " --temperature-K {wildcards.temperature_K}"
         " {params.flags}"
-        " {params.limits}"
+        " {params.from_batch}"
         " --seed {params.seed}"
         " --trajectory {output.trajectory:q}"
         " > {log:q} 2>&1"
@@ -72,6 +78,7 @@ rule equilibrate_nvt:
         npt_sidecar=lambda w: f"{volume_run(**w)}.json",
         potential=CARD,
         fit_to_run=fit_to_run,
+        from_batch=lambda w: batch_of("nvt", w),
     output:
         trajectory=f"{FOLDER}/nvt.h5",
         sidecar=f"{FOLDER}/nvt.json",
@@ -80,21 +87,19 @@ rule equilibrate_nvt:
     conda:
         lambda w: stack_of(w.potential)
     resources:
-        gpu=1,
+        gpu=lambda w: gpus_of("nvt"),
     params:
         flags=run_flags("nvt"),
-        discard=as_flags(config["dynamics"]["npt"], "discard_fraction"),
-        limits=as_flags(config["dynamics"]["limits"]),
+        from_batch=input_flags("from_batch"),
         seed=lambda w: seed("nvt", *w),
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --start {input.start:q}"
         " --npt {input.npt:q}"
-        " {params.discard}"
         " --potential {input.potential:q}"
         " --temperature-K {wildcards.temperature_K}"
         " {params.flags}"
-        " {params.limits}"
+        " {params.from_batch}"
         " --seed {params.seed}"
         " --trajectory {output.trajectory:q}"
         " > {log:q} 2>&1"
@@ -132,6 +137,7 @@ rule simulate_replica:
         script=script("simulate_replica"),
         start=f"{FOLDER}/start-{{replica}}.extxyz",
         potential=CARD,
+        from_batch=lambda w: batch_of("nve", w),
     output:
         trajectory=f"{FOLDER}/nve-{{replica}}.h5",
         sidecar=f"{FOLDER}/nve-{{replica}}.json",
@@ -140,16 +146,16 @@ rule simulate_replica:
     conda:
         lambda w: stack_of(w.potential)
     resources:
-        gpu=1,
+        gpu=lambda w: gpus_of("nve"),
     params:
-        flags=run_flags("production", "ensemble", "replicas", "starts_apart_ps"),
-        limits=as_flags(config["dynamics"]["limits"]),
+        flags=run_flags("production"),
+        from_batch=input_flags("from_batch"),
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
         " --start {input.start:q}"
         " --potential {input.potential:q}"
         " --temperature-K {wildcards.temperature_K}"
         " {params.flags}"
-        " {params.limits}"
+        " {params.from_batch}"
         " --trajectory {output.trajectory:q}"
         " > {log:q} 2>&1"

@@ -1,16 +1,14 @@
-"""Equilibrate the volume of a structure at a temperature and pressure (Langevin NpT, fixed cell shape)."""
+"""Equilibrate the volume of structures at temperatures and a pressure (NpT with a fixed cell shape)."""
 
 import argparse
-from pathlib import Path
 
-import flags
+import md_flags as flags
 from hopline import console, frames, provenance
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--start", type=Path, required=True, help="structure to start from (extended XYZ)")
     flags.add_run(parser)
     flags.add_thermostat(parser)
     flags.add_barostat(parser)
@@ -21,16 +19,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Draw momenta and run."""
     args = parse()
-    run = provenance.start(vars(args), [args.start, args.potential])
-    stage = flags.stage(args, "npt")
-    from hopline.dynamics import ase_engine, protocol
-    from hopline.potentials.calculator import load_calculator
+    record = provenance.start(vars(args), [*args.start, args.potential])
+    stages = flags.stages(args, "npt")
+    from hopline.dynamics import protocol, runs
+    from hopline.dynamics.replica import Replica
 
-    atoms = frames.read_frames(args.start)[0]
-    atoms.calc = load_calculator(args.potential)
-    protocol.draw_momenta(atoms, stage.temperature_K, stage.seed)
-    outcome = ase_engine.simulate(atoms, stage, flags.limits(args), args.trajectory)
-    outcome.write_sidecar(args.trajectory, run.record())
+    replicas = [
+        Replica(protocol.with_momenta(frames.read_frames(start)[0], stage), stage, trajectory)
+        for start, stage, trajectory in zip(flags.starts(args), stages, args.trajectory, strict=True)
+    ]
+    runs.run(replicas, **flags.settings(args), record=record.record)
 
 
 if __name__ == "__main__":

@@ -1,54 +1,52 @@
-"""Equilibrate at the mean volume of an NpT run (Langevin NVT), keeping velocities for the replicas' starts."""
+"""Equilibrate at the mean volume of NpT runs (NVT), keeping velocities for the replicas' starts."""
 
 import argparse
 from pathlib import Path
 
-import flags
+import md_flags as flags
 from hopline import console, frames, provenance
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--start", type=Path, required=True, help="structure to start from (extended XYZ)")
+    flags.add_run(parser)
     parser.add_argument(
-        "--npt", type=Path, required=True, help="NpT trajectory (.h5) that gives the mean volume"
+        "--npt",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="NpT trajectory (.h5) that gives the mean volume; one each",
     )
     parser.add_argument(
         "--discard-fraction", type=float, required=True, help="share of it left out as equilibration"
     )
-    flags.add_run(parser)
     flags.add_thermostat(parser)
+    flags.add_nvt(parser)
     flags.add_limits(parser)
     return parser.parse_args(argv)
 
 
 def main() -> None:
-    """Scale the structure to the NpT run's mean volume, draw momenta and run."""
+    """Scale the structures to the NpT runs' mean volumes, draw momenta and run."""
     args = parse()
-    run = provenance.start(
-        vars(args), [args.start, args.npt, provenance.sidecar_of(args.npt), args.potential]
-    )
-    stage = flags.stage(args, "nvt")
-    from hopline.dynamics import ase_engine, protocol
-    from hopline.potentials.calculator import load_calculator
+    sidecars = [provenance.sidecar_of(npt) for npt in args.npt]
+    record = provenance.start(vars(args), [*args.start, *args.npt, *sidecars, args.potential])
+    stages = flags.stages(args, "nvt")
+    from hopline.dynamics import protocol, runs
+    from hopline.dynamics.outcomes import why_exploded
+    from hopline.dynamics.replica import Replica
     from hopline.trajectories import read_trajectory
 
-    npt = read_trajectory(args.npt)
-    atoms = protocol.at_mean_volume(
-        frames.read_frames(args.start)[0], npt, discard_fraction=args.discard_fraction
-    )
-    atoms.calc = load_calculator(args.potential)
-    protocol.draw_momenta(atoms, stage.temperature_K, stage.seed)
-    outcome = ase_engine.simulate(
-        atoms,
-        stage,
-        flags.limits(args),
-        args.trajectory,
-        velocities=True,
-        unfit=ase_engine.why_exploded(args.npt),
-    )
-    outcome.write_sidecar(args.trajectory, run.record())
+    npts = flags.one_each("npt", args.npt, len(args.trajectory))
+    replicas = []
+    for start, npt, stage, trajectory in zip(flags.starts(args), npts, stages, args.trajectory, strict=True):
+        atoms = protocol.at_mean_volume(
+            frames.read_frames(start)[0], read_trajectory(npt), discard_fraction=args.discard_fraction
+        )
+        moving = protocol.with_momenta(atoms, stage)
+        replicas.append(Replica(moving, stage, trajectory, unfit=why_exploded(npt)))
+    runs.run(replicas, **flags.settings(args), velocities=True, record=record.record)
 
 
 if __name__ == "__main__":

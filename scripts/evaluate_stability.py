@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-import flags
+import md_flags as flags
 from hopline import console, files, frames, provenance
+from hopline.dynamics.stage import Stage
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,8 +38,10 @@ def main() -> None:
     """Examine, write the curves, and the verdict if it is good."""
     args = parse()
     run = provenance.start(vars(args), [args.potential, args.train])
-    args.temperature_K, args.duration_ps = args.hot_temperature_K, args.hot_duration_ps
-    hot = flags.stage(args, "nvt")
+    hot = Stage(
+        "nvt", args.hot_temperature_K, args.timestep_fs, args.hot_duration_ps, args.frame_interval_fs,
+        args.seed[0], friction_per_ps=args.friction_per_ps,
+    )  # fmt: skip
     training = frames.read_labelled(args.train)
     from hopline.dynamics import stability
     from hopline.potentials.calculator import load_calculator
@@ -57,8 +60,8 @@ def main() -> None:
         earlier.unlink(missing_ok=True)
     faults = found.faults()
     files.write_table(refused if faults else args.scan, found.curves, digits=6)
-    if found.hot_run.offending:
-        frames.write_frames(offending, [found.hot_run.offending])
+    if found.offending:
+        frames.write_frames(offending, [found.offending])
     if faults:
         raise console.InputError(
             f"{args.potential} is not fit to be run: {'; '.join(faults)}; the curves of all pairs: {refused}"

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-import flags
-from hopline import console, files, provenance, stopping
+import training_flags as flags
+from hopline import console, files, provenance, stopping, work_folder
 from hopline.finetuning.recipe import as_dict
 from hopline.potentials.card import Card, refuse_apart, write_card
 
@@ -43,7 +43,7 @@ def main() -> None:
     roles = ("train", "valid", "test", "dataset", "parent", "replay", "replay_valid")
     inputs = {role: getattr(args, role) for role in roles if getattr(args, role)}
     run = provenance.start(vars(args), inputs.values())
-    from hopline.finetuning import loop, task
+    from hopline.finetuning import task
 
     sha256 = {role: run.inputs_sha256[str(path)] for role, path in inputs.items() if path.is_file()}
     made_of = as_dict(recipe) | {name: getattr(args, name) for name in ("strategy", "seed")}
@@ -57,7 +57,7 @@ def main() -> None:
         | {name: getattr(args, name) for name in ("family", "train_frames", "replay_frames")},
     )  # fmt: skip
     task.check(job)
-    with stopping.stoppable(), loop.own_folder(args.work, outputs=[args.card, args.training]):
+    with stopping.stoppable(), work_folder.own_folder(args.work, outputs=[args.card, args.training]):
         outcome = task.trainer(args.family).run(job)
         proofs = {**outcome.proofs, **task.write_model(outcome, args.model, args.family)}
         files.write_table(args.training, outcome.history)

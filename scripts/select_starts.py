@@ -23,13 +23,13 @@ def main() -> None:
     """Select and write the starts, with momenta and zero total momentum."""
     args = parse()
     run = provenance.start(vars(args), [args.nvt, provenance.sidecar_of(args.nvt)])
-    from hopline.dynamics import ase_engine, protocol
+    from hopline.dynamics import outcomes, protocol
     from hopline.trajectories import read_trajectory
 
     nvt = read_trajectory(args.nvt)
     if nvt.velocities_A_per_ps is None:
         raise console.InputError(f"{args.nvt} holds no velocities: make it with equilibrate_nvt.py")
-    unfit = ase_engine.why_exploded(args.nvt)
+    unfit = outcomes.why_exploded(args.nvt)
     if unfit:
         rows = [nvt.n_frames - 1] * len(args.starts)
     else:

@@ -6,7 +6,7 @@
 from pathlib import Path
 
 
-def peak_memory_kB() -> int:  # noqa: N802  the unit
+def peak_memory_kB() -> int:
     """Return the largest resident memory that this process has had since its program began, kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])

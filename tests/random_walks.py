@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from hopline.trajectories import Trajectory, TrajectoryWriter
+from hopline.trajectories import Trajectory
+from hopline.trajectory_writer import TrajectoryWriter
 
 CELL_A = 12.0
 FRAME_INTERVAL_PS = 0.1

@@ -11,6 +11,7 @@ EXIT_BAD_INPUT = 2
 EXIT_TRY_AGAIN = 75
 """EX_TEMPFAIL of sysexits.h: stopped before the end; the same command goes on."""
 PLAIN_LINE_INTERVAL_S = 10.0
+BAR_NOTE_INTERVAL_S = 1.0
 
 
 class InputError(Exception):
@@ -49,15 +50,16 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def progress(items: Iterable[T], *, total: int | None, label: str, unit: str) -> Iterator[T]:
+def progress(
+    items: Iterable[T], *, total: int | None, label: str, unit: str, note: Callable[[], str] = str
+) -> Iterator[T]:
     """Yield ``items`` while showing how many of ``total`` (None: nobody knows) are done, the rate and the time left.
 
-    A bar on a terminal; elsewhere (a log file, a batch system) one plain line every ten seconds.
+    A bar on a terminal; elsewhere (a log file, a batch system) one plain line every ten seconds. ``note`` returns what
+    else there is to say.
     """
     if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(items, total=total, desc=label, unit=f" {unit}", file=sys.stderr)
+        yield from _bar(items, total=total, label=label, unit=unit, note=note)
         return
     started = last = time.monotonic()
     for done, item in enumerate(items, start=1):
@@ -66,9 +68,25 @@ def progress(items: Iterable[T], *, total: int | None, label: str, unit: str) ->
         if now - last >= PLAIN_LINE_INTERVAL_S:
             last = now
             rate = done / (now - started)
-            if total is None:
-                say(f"{label}: {done} {unit}, {rate:.3g} {unit}/s")
-            else:
-                say(
+            told = f"{label}: {done} {unit}, {rate:.3g} {unit}/s"
+            if total is not None:
+                told = (
                     f"{label}: {done}/{total} {unit}, {rate:.3g} {unit}/s, {(total - done) / rate:.0f} s left"
                 )
+            say("; ".join(filter(None, (told, note()))))
+
+
+def _bar(
+    items: Iterable[T], *, total: int | None, label: str, unit: str, note: Callable[[], str]
+) -> Iterator[T]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, unit=f" {unit}", file=sys.stderr) as bar:
+        last = time.monotonic()
+        for item in items:
+            yield item
+            now = time.monotonic()
+            if now - last >= BAR_NOTE_INTERVAL_S:
+                last = now
+                bar.set_postfix_str(note(), refresh=False)
+            bar.update()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,6 +52,27 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Let a file appear under a second name as well, in one instant; where the disk cannot do that it is copied."""
+    with tempfile.TemporaryDirectory(prefix=".link-", dir=path.parent) as folder:
+        second = Path(folder) / path.name
+        try:
+            second.hardlink_to(source)
+        except OSError:
+            with whole(path) as temporary:
+                shutil.copyfile(source, temporary)
+        else:
+            second.replace(path)
+    path.touch()  # Snakemake takes an output older than its inputs for one of an earlier run
+
+
+def unlink_second_names(path: Path) -> None:
+    """Make a file that has other names too (`link_or_copy`) one of its own, so that it can be changed."""
+    if path.stat().st_nlink > 1:
+        with whole(path) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def write_json(path: str | os.PathLike[str], content: object) -> None:

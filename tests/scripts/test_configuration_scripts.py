@@ -170,7 +170,7 @@ def test_a_pool_is_encoded_once_whatever_the_order_of_its_files(tmp_path):
 
 
 def test_a_trajectory_whose_name_does_not_say_what_it_is_is_refused(tmp_path, capsys):
-    from hopline.trajectories import TrajectoryWriter
+    from hopline.trajectory_writer import TrajectoryWriter
 
     atoms = rocksalt_lif()
     with TrajectoryWriter(tmp_path / "run.h5", atoms, frame_interval_ps=0.1) as writer:

@@ -9,9 +9,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARY = REPOSITORY / "scripts" / "hopline"
 RULE_FILES = sorted((REPOSITORY / "rules").glob("*.smk"))
-SCRIPTS = sorted(
-    path for path in (REPOSITORY / "scripts").glob("*.py") if path.stem not in {"flags", "dft_flags"}
-)
+SHARED_FLAGS = {"training_flags", "md_flags", "dft_flags"}
+SCRIPTS = sorted(path for path in (REPOSITORY / "scripts").glob("*.py") if path.stem not in SHARED_FLAGS)
 MODULES = sorted(LIBRARY.rglob("*.py"))
 
 FOUNDATION = [
@@ -27,6 +26,8 @@ FOUNDATION = [
     "structures",
     "trajectory_formats",
     "trajectories",
+    "trajectory_writer",
+    "work_folder",
 ]
 """Any stage may import these; they import no stage."""
 STAGES = ["potentials", "sampling", "labels", "finetuning", "dynamics", "correlations", "diffusion", "report"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hopline.console import InputError
 from hopline.diffusion.hops import count_hops, default_hop_length
 from hopline.diffusion.msd import mobile_positions, windowed_msd
-from hopline.dynamics import checks
+from hopline.dynamics.checks import Drift
 from hopline.trajectories import Trajectory
 from hopline.units import CM2_PER_S_PER_A2_PER_PS
 
@@ -103,10 +103,13 @@ def energy_drift(trajectory: Trajectory) -> float | None:
     )
     if potential is None or kinetic is None:
         return None
-    total_eV = potential + kinetic
-    known = np.isfinite(total_eV)
-    drift = checks.energy_drift(trajectory.time_ps[known], total_eV[known], trajectory.n_atoms)
-    return drift if np.isfinite(drift) else None
+    drift = Drift(trajectory.n_atoms)
+    known = np.isfinite(potential + kinetic)
+    frames = (trajectory.time_ps[known], (potential + kinetic)[known], kinetic[known])
+    for time_ps, total_eV, kinetic_eV in zip(*(values.tolist() for values in frames), strict=True):
+        drift.add(time_ps, total_eV, kinetic_eV)
+    slope = drift.meV_per_atom_per_ps
+    return slope if np.isfinite(slope) else None
 
 
 def refuse_mixtures(observed: Sequence[Observation]) -> None:

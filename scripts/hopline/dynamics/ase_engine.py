@@ -1,153 +1,142 @@
-"""Molecular dynamics with any ASE calculator and ASE's integrators: the reference engine."""
+"""Molecular dynamics with any ASE calculator and ASE's integrators, one system after another: the reference engine."""
 
-import os
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import ase.units
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
+from ase.neighborlist import neighbor_list
 
-from hopline.console import InputError, progress, say
-from hopline.dynamics.checks import Limits, Watch, energy_drift, throughput_ns_per_day
-from hopline.dynamics.protocol import Stage, degrees_of_freedom
-from hopline.files import write_json
-from hopline.provenance import read_sidecar, sidecar_of
-from hopline.trajectories import TrajectoryWriter
-from hopline.units import ASE_TIME_PER_FS, BOLTZMANN_EV_PER_K, FS_PER_PS, GPA_PER_EV_PER_A3
+from hopline.console import InputError
+from hopline.dynamics.barostats import critical_friction_per_ps, piston_mass
+from hopline.dynamics.engine import Saved, Snapshot
+from hopline.dynamics.stage import BAROSTATS, THERMOSTATS, Stage, noise_seed
+from hopline.potentials.forcefield import SystemRefused
+from hopline.units import ASE_TIME_PER_FS, FS_PER_PS, GPA_PER_EV_PER_A3
 
-NOT_RUN = "not run, since "
-"""Begins the reason of a run whose start was no good; what follows says which run went wrong, and how."""
-
-TYPICAL_BULK_MODULUS_GPA = 50.0
-"""Sets the speed of the barostat only, not what it samples: within a factor of four it stays near critical damping."""
+NEAR_A = 3.0
+"""Distances between atoms are looked for up to here."""
+BAROSTAT_VARIABLES = ("p_eps", "force_eps")
+"""What ASE's barostat remembers from step to step, besides the forces."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: ``finished`` or ``exploded``, why, the checks' figures, and the throughput."""
+class AseEngine:
+    """ASE's integrators; velocity Verlet, and Langevin BAOAB with or without a piston."""
 
-    status: str
-    reason: str
-    checks: dict[str, float]
-    simulated_ps: float
-    throughput_ns_per_day: float
-    offending: Atoms | None
+    name = "ase"
 
-    def write_sidecar(self, trajectory: str | os.PathLike[str], provenance: Mapping[str, Any]) -> None:
-        """Write the outcome beside its trajectory, as ``.json`` in place of ``.h5``, and say it in one line."""
-        content = {
-            "status": self.status,
-            "reason": self.reason,
-            "checks": self.checks,
-            "simulated_ps": self.simulated_ps,
-            "throughput_ns_per_day": self.throughput_ns_per_day,
-            "provenance": provenance,
+    def __init__(
+        self,
+        starts: Sequence[Atoms],
+        stages: Sequence[Stage],
+        saved: Sequence[Saved | None],
+        *,
+        calculator: Calculator,
+    ) -> None:
+        """Begin at the starts, or where saved ones were."""
+        for kind, value, known in (
+            ("thermostat", stages[0].thermostat, THERMOSTATS[0]),
+            ("barostat", stages[0].barostat, BAROSTATS[0]),
+        ):
+            if value != known:
+                raise InputError(f"the ase engine has the {kind} {known} only: {value} needs engine batched")
+        self.systems: list[Atoms] = []
+        self.drivers: list[MolecularDynamics] = []
+        for row, (start, stage, one) in enumerate(zip(starts, stages, saved, strict=True)):
+            atoms = start.copy()
+            # each its own, since a calculator remembers the last atoms it saw
+            atoms.calc = copy.copy(calculator) if row else calculator
+            # from the start, whose volume gives the piston's mass
+            driver = _integrator(atoms, stage)
+            if one is not None:
+                _place(atoms, one)
+                _remember(driver, one)
+            self.systems.append(atoms)
+            self.drivers.append(driver)
+        self.stress = stages[0].ensemble == "npt"
+
+    def advance(self, temperatures_K: Sequence[float]) -> None:
+        """Go one timestep; a system that the potential refuses raises SystemRefused, and no system has moved."""
+        before = [self.saved(row) for row in range(len(self.systems))]
+        for row, (driver, temperature_K) in enumerate(zip(self.drivers, temperatures_K, strict=True)):
+            if isinstance(driver, LangevinBAOAB) and driver.temperature_K != temperature_K:
+                driver.set_temperature(temperature_K)
+            try:
+                driver.run(1)
+            except InputError as error:
+                for moved, one in enumerate(before):
+                    _place(self.systems[moved], one)
+                    _remember(self.drivers[moved], one)
+                raise SystemRefused(str(error), row) from error
+
+    def scale_cells(self, scales: Sequence[float]) -> None:
+        """Multiply the lengths of each cell, atoms along with it."""
+        for row, (atoms, scale) in enumerate(zip(self.systems, scales, strict=True)):
+            atoms.set_cell(atoms.cell.array * scale, scale_atoms=True)
+            driver = self.drivers[row]
+            if isinstance(driver, LangevinBAOAB):
+                driver._update_accel()  # noqa: SLF001  it keeps the forces of before
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return every system as it is now."""
+        return [self._snapshot(atoms) for atoms in self.systems]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these systems only."""
+        self.systems, self.drivers = [self.systems[row] for row in rows], [self.drivers[row] for row in rows]
+
+    def saved(self, row: int) -> Saved:
+        """Return all that a system's next step depends on."""
+        atoms, driver = self.systems[row], self.drivers[row]
+        arrays = {
+            "positions_A": atoms.get_positions(),
+            "momenta": atoms.get_momenta(),
+            "cells_A": atoms.cell.array[None].copy(),
         }
-        write_json(sidecar_of(trajectory), content)
-        say(f"{trajectory}: {self.status}, {self.reason}; {self.throughput_ns_per_day:.3g} ns/day")
+        values: dict[str, Any] = {}
+        if isinstance(driver, LangevinBAOAB):
+            arrays["accelerations"] = driver.accel.copy()
+            values["noise"] = driver.rng.bit_generator.state
+            values |= {
+                name: float(getattr(driver, name)) for name in BAROSTAT_VARIABLES if hasattr(driver, name)
+            }
+        return Saved(arrays, values)
+
+    def _snapshot(self, atoms: Atoms) -> Snapshot:
+        near_A = neighbor_list("d", atoms, NEAR_A)
+        return Snapshot(
+            positions_A=atoms.get_positions(),
+            momenta=atoms.get_momenta(),
+            cell_A=atoms.cell.array.copy(),
+            forces_eV_per_A=atoms.get_forces(),
+            potential_energy_eV=float(atoms.get_potential_energy()),
+            kinetic_energy_eV=float(atoms.get_kinetic_energy()),
+            pressure_GPa=_pressure_GPa(atoms) if self.stress else None,
+            shortest_A=float(near_A.min(initial=np.inf)),
+        )
 
 
-def simulate(
-    atoms: Atoms,
-    stage: Stage,
-    limits: Limits,
-    trajectory: str | os.PathLike[str],
-    *,
-    velocities: bool = False,
-    unfit: str | None = None,
-) -> Outcome:
-    """Run one stage from ``atoms`` (with calculator and momenta), writing frames as it goes.
-
-    The start is frame 0 and always written. Every later frame is checked before it is written; the run ends at the
-    first that fails, and that frame is returned, not written. ``velocities`` asks for velocities in the trajectory.
-    ``unfit`` says why the start is no good (``why_exploded`` of the run before): then nothing but frame 0 is written.
-    A potential that refuses a frame after the start ends the run as a failed check does.
-    """
-    driver = _integrator(atoms, stage)
-    freedom = degrees_of_freedom(atoms, stage.ensemble)
-    watch = Watch(limits, stage.temperature_K, atoms.get_volume())
-    times_ps: list[float] = []
-    energies_eV: list[float] = []
-    reason: str | None = None
-    n_frames = stage.n_steps // stage.steps_per_frame
-    clock_s = time.monotonic()
-    interval_ps = stage.steps_per_frame * stage.timestep_fs / FS_PER_PS
-    with TrajectoryWriter(trajectory, atoms, frame_interval_ps=interval_ps, velocities=velocities) as writer:
-        try:
-            for step in progress(
-                _steps(atoms, driver, stage), total=n_frames + 1, label=stage.ensemble, unit="frames"
-            ):
-                kinetic_eV = atoms.get_kinetic_energy()
-                temperature_K = 2.0 * kinetic_eV / (freedom * BOLTZMANN_EV_PER_K)
-                reason = unfit or watch.look(atoms, temperature_K=temperature_K)
-                if reason and step:
-                    break
-                potential_eV = atoms.get_potential_energy()
-                writer.append(
-                    atoms.positions,
-                    atoms.cell.array,
-                    step=step,
-                    time_ps=step * stage.timestep_fs / FS_PER_PS,
-                    potential_energy_eV=potential_eV,
-                    kinetic_energy_eV=kinetic_eV,
-                    temperature_K=temperature_K,
-                    pressure_GPa=_pressure(atoms) if stage.ensemble == "npt" else None,
-                    velocities_A_per_ps=atoms.get_velocities() * ASE_TIME_PER_FS * FS_PER_PS
-                    if velocities
-                    else None,
-                )
-                times_ps.append(step * stage.timestep_fs / FS_PER_PS)
-                energies_eV.append(potential_eV + kinetic_eV)
-                if reason:
-                    break
-        except InputError as error:
-            if not times_ps:  # the start itself is what the potential refuses
-                raise
-            reason = f"the potential refuses what came next ({error})"
-    checks = dict(watch.figures)
-    if stage.ensemble == "nve":
-        drift = energy_drift(np.array(times_ps), np.array(energies_eV), len(atoms))
-        checks["energy_drift_meV_per_atom_per_ps"] = drift
-    simulated_ps = times_ps[-1] if times_ps else 0.0
-    told = f"after {simulated_ps:g} ps: {reason}" if reason else f"all {simulated_ps:g} ps were run"
-    return Outcome(
-        status="exploded" if reason else "finished",
-        reason=f"{NOT_RUN}{unfit}" if unfit else told,
-        checks=checks,
-        simulated_ps=simulated_ps,
-        throughput_ns_per_day=throughput_ns_per_day(simulated_ps, time.monotonic() - clock_s),
-        offending=atoms.copy() if reason else None,
-    )
+def _place(atoms: Atoms, saved: Saved) -> None:
+    atoms.set_cell(saved.arrays["cells_A"][0])
+    atoms.set_positions(saved.arrays["positions_A"])
+    atoms.set_momenta(saved.arrays["momenta"])
 
 
-def why_exploded(trajectory: str | os.PathLike[str]) -> str | None:
-    """Return which run went wrong, and how, where the one behind a trajectory is no ground to start from; else None.
-
-    A run that was not run for this reason passes on the reason it was given: the first run that went wrong is named.
-    """
-    sidecar = read_sidecar(trajectory)
-    if sidecar.get("status") != "exploded":
-        return None
-    reason = str(sidecar["reason"])
-    return reason.removeprefix(NOT_RUN) if reason.startswith(NOT_RUN) else f"{trajectory} exploded {reason}"
-
-
-def _steps(atoms: Atoms, driver: MolecularDynamics, stage: Stage) -> Iterator[int]:
-    """Yield the step number at the start and after each frame interval, moving the atoms in between."""
-    cell = atoms.cell.array.copy()
-    scales = np.linspace(stage.scale_first, stage.scale_last, stage.n_steps // stage.steps_per_frame + 1)
-    for frame, scale in enumerate(scales):
-        if stage.sweeps:
-            atoms.set_cell(cell * scale, scale_atoms=True)
-        if frame:
-            driver.run(stage.steps_per_frame)
-        yield frame * stage.steps_per_frame
+def _remember(driver: MolecularDynamics, saved: Saved) -> None:
+    """Give a driver what it held when its state was saved."""
+    if not isinstance(driver, LangevinBAOAB):
+        return
+    driver.accel = saved.arrays["accelerations"].copy()
+    driver.rng.bit_generator.state = saved.values["noise"]
+    for name in BAROSTAT_VARIABLES:
+        if name in saved.values:
+            setattr(driver, name, saved.values[name])
 
 
 def _integrator(atoms: Atoms, stage: Stage) -> MolecularDynamics:
@@ -157,21 +146,19 @@ def _integrator(atoms: Atoms, stage: Stage) -> MolecularDynamics:
     settings: dict[str, Any] = {
         "temperature_K": stage.temperature_K,
         "T_tau": FS_PER_PS / stage.friction_per_ps * ASE_TIME_PER_FS,
-        "rng": np.random.default_rng(stage.seed),
+        "rng": np.random.default_rng(noise_seed(stage)),
     }
     if stage.ensemble == "npt":
         settings["externalstress"] = -stage.pressure_GPa * ase.units.GPa
         settings["hydrostatic"] = True
-        # critically damped: an undamped cell that starts off its volume overshoots to densities no potential knows.
-        # The length strain e of a crystal obeys W e'' = -9 B V e, so W = 9 B V tau^2 gives the frequency 1 / tau, and
-        # a friction of 2 / tau damps it critically; ASE's friction is 1 / P_tau
-        tau = stage.barostat_time_fs * ASE_TIME_PER_FS
-        settings["P_tau"] = tau / 2.0
-        settings["P_mass"] = 9.0 * TYPICAL_BULK_MODULUS_GPA * ase.units.GPa * atoms.get_volume() * tau**2
+        # ASE's friction is 1 / P_tau
+        friction_per_ps = stage.barostat_friction_per_ps or critical_friction_per_ps(stage.barostat_time_fs)
+        settings["P_tau"] = FS_PER_PS / friction_per_ps * ASE_TIME_PER_FS
+        settings["P_mass"] = piston_mass(atoms.get_volume(), stage.barostat_time_fs)
     return LangevinBAOAB(atoms, timestep, **settings)
 
 
-def _pressure(atoms: Atoms) -> float:
-    """Return the instantaneous pressure in GPa, kinetic part included."""
+def _pressure_GPa(atoms: Atoms) -> float:
+    """Return the instantaneous pressure, the atoms' motion included."""
     stress: float = np.mean(atoms.get_stress(include_ideal_gas=True)[:3])
     return -stress * GPA_PER_EV_PER_A3

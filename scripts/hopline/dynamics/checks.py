@@ -1,85 +1,221 @@
 """Checks that tell when a run has gone wrong, each named, with the figures they saw."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
+from hopline.dynamics.engine import Snapshot
 from hopline.units import FS_PER_PS, MEV_PER_EV
+
+MIN_FRAMES_OF_DRIFT = 100
+"""A drift is judged from so many frames on: before, its slope is that of a fluctuation."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run counts as exploded.
+    """When a run counts as exploded; an infinite limit (for the distance 0) is no limit.
 
     Parameters
     ----------
     max_temperature_ratio
-        Largest instantaneous temperature over the target temperature.
+        Largest instantaneous temperature over the thermostat's (in NVE the one asked for).
     min_distance_A
         Smallest distance between any two atoms, A.
     max_force_eV_per_A
         Largest force on any atom, eV/A.
     max_volume_ratio
-        Largest volume over the starting volume (and the smallest, as its inverse).
+        Largest density change: volume over the starting volume (and the smallest, as its inverse).
+    max_energy_jump_eV_per_atom
+        Largest change of the total energy from one frame to the next, eV/atom.
+    max_host_displacement_ratio
+        Largest root mean square displacement of the immobile atoms since the start, over the cube root of the volume
+        that each of them has: the host has melted. Lindemann's crystals melt at 0.1 to 0.15 of a neighbour distance
+        from the mean positions, 0.15 to 0.2 from those of another instant.
+    max_energy_drift_meV_per_atom_per_ps
+        NVE: largest drift of the total energy, meV/atom/ps, from `MIN_FRAMES_OF_DRIFT` frames on.
+    max_drift_over_fluctuation
+        NVE: largest drift over the run so far, over the standard deviation of the kinetic energy: beyond it the run
+        samples another temperature than its start's.
     """
 
     max_temperature_ratio: float = 4.0
     min_distance_A: float = 0.6
     max_force_eV_per_A: float = 60.0
     max_volume_ratio: float = 1.8
+    max_energy_jump_eV_per_atom: float = 0.5
+    max_host_displacement_ratio: float = 0.5
+    max_energy_drift_meV_per_atom_per_ps: float = 10.0
+    max_drift_over_fluctuation: float = 3.0
 
 
 @dataclass
+class Drift:
+    """Least squares of the total energy over time, and the spread of the kinetic energy, as frames come."""
+
+    n_atoms: int
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, time_ps: float, total_energy_eV: float, kinetic_energy_eV: float) -> None:
+        """Take in one frame."""
+        if not self.sums:
+            names = ("n", "t", "tt", "e", "te", "k", "kk")
+            self.sums = {
+                "e_first": total_energy_eV,
+                "k_first": kinetic_energy_eV,
+                **dict.fromkeys(names, 0.0),
+            }
+        # from the first frame on: small numbers keep their digits
+        energy, kinetic = total_energy_eV - self.sums["e_first"], kinetic_energy_eV - self.sums["k_first"]
+        for name, value in (
+            ("n", 1.0),
+            ("t", time_ps),
+            ("tt", time_ps**2),
+            ("e", energy),
+            ("te", time_ps * energy),
+            ("k", kinetic),
+            ("kk", kinetic**2),
+        ):
+            self.sums[name] += value
+
+    @property
+    def n_frames(self) -> int:
+        """Frames taken in."""
+        return int(self.sums.get("n", 0))
+
+    @property
+    def meV_per_atom_per_ps(self) -> float:
+        """Slope of the total energy an atom; NaN for fewer than two frames."""
+        if self.n_frames < 2:  # noqa: PLR2004
+            return math.nan
+        n, t, tt, e, te = (self.sums[name] for name in ("n", "t", "tt", "e", "te"))
+        return (n * te - t * e) / (n * tt - t * t) * MEV_PER_EV / self.n_atoms
+
+    def over_fluctuation(self, length_ps: float) -> float:
+        """Return the drift over a length (ps) over the standard deviation of the kinetic energy."""
+        n, k, kk = (self.sums.get(name, 0.0) for name in ("n", "k", "kk"))
+        spread_eV = math.sqrt(max(kk / n - (k / n) ** 2, 0.0)) if n else 0.0
+        drift_eV = abs(self.meV_per_atom_per_ps) * length_ps * self.n_atoms / MEV_PER_EV
+        return drift_eV / spread_eV if spread_eV > 0 else math.nan
+
+
 class Watch:
-    """Looks at every written frame and remembers the extremes it saw."""
+    """Looks at every frame of one run before it is written, and remembers the extremes it saw."""
 
-    limits: Limits
-    target_temperature_K: float
-    start_volume_A3: float
-    figures: dict[str, float] = field(default_factory=dict)
+    def __init__(
+        self, limits: Limits, start: Atoms, *, conserves_energy: bool, mobile: str | None = None
+    ) -> None:
+        """Watch a run from ``start``; atoms that are not of the ``mobile`` species are the host (None: no host)."""
+        self.limits = limits
+        self.figures: dict[str, float] = {}
+        self.drift = Drift(len(start)) if conserves_energy else None
+        self._start_volume_A3 = start.get_volume()
+        self._last_energy_eV = math.nan
+        host = [] if mobile is None else [atom.index for atom in start if atom.symbol != mobile]
+        self._host = np.array(host, dtype=int)
+        self._masses = start.get_masses()[self._host]
+        self._scaled = start.cell.scaled_positions(start.positions)[self._host]
 
-    def look(self, atoms: Atoms, *, temperature_K: float) -> str | None:
+    def look(
+        self, now: Snapshot, *, time_ps: float, temperature_K: float, target_temperature_K: float
+    ) -> str | None:
         """Return why the run is wrong, as one sentence, or None while it is right."""
-        forces, energy_eV = atoms.get_forces(), atoms.get_potential_energy()
-        if not (np.isfinite(forces).all() and np.isfinite(energy_eV) and np.isfinite(atoms.positions).all()):
-            return "energy, forces or positions are no longer finite numbers"
-        volume_ratio = atoms.get_volume() / self.start_volume_A3
-        self._remember("max_temperature_K", temperature_K)
-        self._remember("max_force_eV_per_A", float(np.abs(forces).max()))
-        self._remember("max_volume_ratio", max(volume_ratio, 1.0 / volume_ratio))
-        if temperature_K > self.limits.max_temperature_ratio * self.target_temperature_K:
+        numbers = (now.forces_eV_per_A, now.positions_A, now.momenta, now.energy_eV)
+        if not all(np.isfinite(values).all() for values in numbers):
+            return "energy, forces, positions or momenta are no longer finite numbers"
+        found = self._find(now, time_ps, temperature_K)
+        limits = self.limits
+        if temperature_K > limits.max_temperature_ratio * target_temperature_K:
             return (
-                f"temperature {temperature_K:.0f} K exceeds {self.limits.max_temperature_ratio:g} times "
-                f"the target of {self.target_temperature_K:g} K"
+                f"temperature {temperature_K:.0f} K exceeds {limits.max_temperature_ratio:g} times "
+                f"the target of {target_temperature_K:g} K"
             )
-        if np.abs(forces).max() > self.limits.max_force_eV_per_A:
-            return (
-                f"a force of {np.abs(forces).max():.3g} eV/A exceeds {self.limits.max_force_eV_per_A:g} eV/A"
-            )
-        if max(volume_ratio, 1.0 / volume_ratio) > self.limits.max_volume_ratio:
-            return f"the volume changed by a factor {volume_ratio:.3g} since the start"
-        from ase.neighborlist import neighbor_list  # half a second to import: --help need not pay it
+        if now.shortest_A < limits.min_distance_A:
+            return f"two atoms are {now.shortest_A:.3f} A apart, closer than {limits.min_distance_A:g} A"
+        if found["max_force_eV_per_A"] > limits.max_force_eV_per_A:
+            return f"a force of {found['max_force_eV_per_A']:.3g} eV/A exceeds {limits.max_force_eV_per_A:g} eV/A"
+        if found["max_volume_ratio"] > limits.max_volume_ratio:
+            factor = now.volume_A3 / self._start_volume_A3
+            return f"the volume changed by a factor {factor:.3g} since the start"
+        return self._energy_or_host(found)
 
-        near_A = neighbor_list("d", atoms, self.limits.min_distance_A)
-        if near_A.size:
-            return f"two atoms are {near_A.min():.3f} A apart, closer than {self.limits.min_distance_A:g} A"
+    def _energy_or_host(self, found: Mapping[str, float]) -> str | None:
+        limits = self.limits
+        jump = found.get("max_energy_jump_eV_per_atom", 0.0)
+        if jump > limits.max_energy_jump_eV_per_atom:
+            return (
+                f"the total energy jumped by {jump:.3g} eV/atom from one frame to the next, more than "
+                f"{limits.max_energy_jump_eV_per_atom:g} eV/atom"
+            )
+        moved = found.get("max_host_displacement_ratio", 0.0)
+        if moved > limits.max_host_displacement_ratio:
+            return (
+                f"the host has melted: its atoms are {moved:.2f} of their spacing away from where they started "
+                f"(rms), more than {limits.max_host_displacement_ratio:g}"
+            )
+        if self.drift is None or self.drift.n_frames < MIN_FRAMES_OF_DRIFT:
+            return None
+        drift = found["energy_drift_meV_per_atom_per_ps"]
+        if abs(drift) > limits.max_energy_drift_meV_per_atom_per_ps:
+            return (
+                f"the total energy drifts by {drift:.3g} meV/atom/ps, more than "
+                f"{limits.max_energy_drift_meV_per_atom_per_ps:g}: shorten the timestep"
+            )
+        ratio = found["drift_over_fluctuation"]
+        if ratio > limits.max_drift_over_fluctuation:
+            return (
+                f"the total energy has drifted by {ratio:.3g} standard deviations of the kinetic energy, more than "
+                f"{limits.max_drift_over_fluctuation:g}: the temperature is no longer the start's"
+            )
         return None
 
-    def _remember(self, name: str, value: float) -> None:
-        self.figures[name] = max(value, self.figures.get(name, -np.inf))
+    def _find(self, now: Snapshot, time_ps: float, temperature_K: float) -> dict[str, float]:
+        """Return the figures of a frame and remember the largest (of a distance the smallest, of a drift the last)."""
+        ratio = now.volume_A3 / self._start_volume_A3
+        found = {
+            "max_temperature_K": temperature_K,
+            "max_force_eV_per_A": float(np.linalg.norm(now.forces_eV_per_A, axis=1).max()),
+            "max_volume_ratio": max(ratio, 1.0 / ratio),
+        }
+        if math.isfinite(self._last_energy_eV):
+            jump_eV = abs(now.energy_eV - self._last_energy_eV)
+            found["max_energy_jump_eV_per_atom"] = jump_eV / len(now.positions_A)
+        if len(self._host):
+            found["max_host_displacement_ratio"] = self._host_displacement(now)
+        for name, value in found.items():
+            self.figures[name] = max(value, self.figures.get(name, -math.inf))
+        self.figures["min_distance_A"] = min(now.shortest_A, self.figures.get("min_distance_A", math.inf))
+        self._last_energy_eV = now.energy_eV
+        if self.drift is not None:
+            self.drift.add(time_ps, now.energy_eV, now.kinetic_energy_eV)
+            found["energy_drift_meV_per_atom_per_ps"] = self.drift.meV_per_atom_per_ps
+            found["drift_over_fluctuation"] = self.drift.over_fluctuation(time_ps)
+            self.figures |= {name: value for name, value in found.items() if "drift" in name}
+        return found
 
+    def _host_displacement(self, now: Snapshot) -> float:
+        """Return the host atoms' rms displacement, without their common drift, over their spacing."""
+        moved_A = now.positions_A[self._host] - self._scaled @ now.cell_A
+        moved_A -= self._masses @ moved_A / self._masses.sum()
+        spacing_A = math.cbrt(now.volume_A3 / len(self._host))
+        return float(np.sqrt((moved_A**2).sum(axis=1).mean())) / spacing_A
 
-def energy_drift(time_ps: NDArray[np.float64], total_energy_eV: NDArray[np.float64], n_atoms: int) -> float:
-    """Return the linear drift of the total energy in meV/atom/ps: least squares over the run, NaN for one frame."""
-    if len(time_ps) < 2:  # noqa: PLR2004
-        return float("nan")
-    slope_eV_per_ps = np.polyfit(time_ps, total_energy_eV, 1)[0]
-    return float(slope_eV_per_ps * MEV_PER_EV / n_atoms)
+    def state(self) -> dict[str, object]:
+        """Return what it remembers, as plain values."""
+        sums = self.drift.sums if self.drift else {}
+        return {"figures": self.figures, "sums": sums, "last_energy_eV": self._last_energy_eV}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go back to a `state`."""
+        self.figures = dict(state["figures"])  # type: ignore[call-overload]
+        self._last_energy_eV = float(state["last_energy_eV"])  # type: ignore[arg-type]
+        if self.drift:
+            self.drift.sums = dict(state["sums"])  # type: ignore[call-overload]
 
 
 def throughput_ns_per_day(simulated_ps: float, wall_s: float) -> float:
     """Return simulated nanoseconds per day of wall time."""
     seconds_per_day = 86_400.0
-    return simulated_ps / FS_PER_PS * seconds_per_day / wall_s if wall_s > 0 else float("nan")
+    return simulated_ps / FS_PER_PS * seconds_per_day / wall_s if wall_s > 0 else math.nan

@@ -1,80 +1,11 @@
 """The protocol NpT -> mean volume -> NVT -> starts near the mean energy -> NVE replicas (Angeletti et al. 2025)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from ase import Atoms
 
 from hopline.console import InputError
+from hopline.dynamics.stage import Stage, degrees_of_freedom
 from hopline.trajectories import Trajectory
-from hopline.units import FS_PER_PS
-
-ENSEMBLES = ("npt", "nvt", "nve")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One molecular-dynamics run.
-
-    ``friction_per_ps`` belongs to the Langevin thermostat of npt and nvt, ``pressure_GPa`` and
-    ``barostat_time_fs`` (relaxation time of the volume) to npt; nve uses none of them. An nvt run may sweep its
-    volume: the cell's lengths go evenly from ``scale_first`` to ``scale_last`` times the start's, a step before each
-    frame interval, so that one run visits compressed and expanded crystals.
-    """
-
-    ensemble: str
-    temperature_K: float
-    timestep_fs: float
-    duration_ps: float
-    frame_interval_fs: float
-    seed: int
-    friction_per_ps: float = 0.0
-    pressure_GPa: float = 0.0
-    barostat_time_fs: float = 0.0
-    scale_first: float = 1.0
-    scale_last: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse settings no integrator can follow."""
-        if self.ensemble not in ENSEMBLES:
-            raise InputError(f"ensemble {self.ensemble!r} is not known; there are {', '.join(ENSEMBLES)}")
-        positive = {
-            "temperature_K": self.temperature_K,
-            "timestep_fs": self.timestep_fs,
-            "duration_ps": self.duration_ps,
-            "frame_interval_fs": self.frame_interval_fs,
-            "scale_first": self.scale_first,
-            "scale_last": self.scale_last,
-        }
-        if self.ensemble != "nve":
-            positive["friction_per_ps"] = self.friction_per_ps
-        if self.ensemble == "npt":
-            positive["barostat_time_fs"] = self.barostat_time_fs
-        for name, value in positive.items():
-            if not 0 < value < np.inf:
-                raise InputError(f"{name} must be positive, got {value}")
-        if self.sweeps and self.ensemble != "nvt":
-            raise InputError(f"only nvt can sweep its volume, not {self.ensemble}")
-        if self.frame_interval_fs < self.timestep_fs:
-            raise InputError(
-                f"frames every {self.frame_interval_fs} fs cannot be written with a timestep of {self.timestep_fs} fs"
-            )
-
-    @property
-    def sweeps(self) -> bool:
-        """Whether the volume is swept."""
-        return (self.scale_first, self.scale_last) != (1.0, 1.0)
-
-    @property
-    def n_steps(self) -> int:
-        """Number of timesteps, a whole number of frame intervals."""
-        interval_fs = self.steps_per_frame * self.timestep_fs
-        return max(1, round(self.duration_ps * FS_PER_PS / interval_fs)) * self.steps_per_frame
-
-    @property
-    def steps_per_frame(self) -> int:
-        """Timesteps between two written frames."""
-        return max(1, round(self.frame_interval_fs / self.timestep_fs))
 
 
 def draw_momenta(atoms: Atoms, temperature_K: float, seed: int) -> None:
@@ -82,6 +13,19 @@ def draw_momenta(atoms: Atoms, temperature_K: float, seed: int) -> None:
     from ase.md.velocitydistribution import thermalize_momenta  # slow to import: --help need not pay it
 
     thermalize_momenta(atoms, temperature_K, rng=np.random.default_rng(seed))
+
+
+def with_momenta(atoms: Atoms, stage: Stage) -> Atoms:
+    """Return a copy with momenta: for nve its own if it has any, else drawn at the stage's temperature with its seed.
+
+    Where no thermostat moves the centre of mass, the total momentum is removed.
+    """
+    moving = atoms.copy()
+    if stage.ensemble != "nve" or not moving.has("momenta"):
+        draw_momenta(moving, stage.temperature_K, stage.seed)
+    if degrees_of_freedom(moving, stage) < 3 * len(moving):
+        remove_total_momentum(moving)
+    return moving
 
 
 def remove_total_momentum(atoms: Atoms) -> None:
@@ -93,11 +37,6 @@ def remove_total_momentum(atoms: Atoms) -> None:
     masses = atoms.get_masses()[:, None]
     velocities = atoms.get_velocities()
     atoms.set_velocities(velocities - (masses * velocities).sum(axis=0) / masses.sum())
-
-
-def degrees_of_freedom(atoms: Atoms, ensemble: str) -> int:
-    """Return 3 N for Langevin runs and 3 N - 3 where the total momentum is conserved and zero."""
-    return 3 * len(atoms) - (3 if ensemble == "nve" else 0)
 
 
 def at_mean_volume(structure: Atoms, npt: Trajectory, *, discard_fraction: float) -> Atoms:

@@ -9,6 +9,7 @@ is of the two atoms alone; in the crystal it is of the surroundings that a run v
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,15 @@ from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
 
 from hopline.console import InputError, progress, say
-from hopline.dynamics.ase_engine import Outcome, simulate
 from hopline.dynamics.checks import Limits
-from hopline.dynamics.protocol import Stage, draw_momenta
+from hopline.dynamics.outcomes import Outcome, offending_of
+from hopline.dynamics.protocol import with_momenta
+from hopline.dynamics.replica import Replica
+from hopline.dynamics.runs import make_engine
+from hopline.dynamics.simulation import simulate
+from hopline.dynamics.stage import Stage
+from hopline.frames import read_frames
+from hopline.potentials.calculator import BatchedCalculator
 
 MARGIN_A = 14.0
 """Empty space around a pair: its images are out of reach of the potentials here."""
@@ -76,13 +83,17 @@ class Wall:
 
 @dataclass(frozen=True)
 class Examination:
-    """Every wall, the curves behind them (pair, surroundings, distance_A, energy_eV from the start), the hot run."""
+    """Every wall, the curves behind them (pair, surroundings, distance_A, energy_eV from the start), the hot run.
+
+    ``offending`` is the frame that ended the hot run, if one did.
+    """
 
     walls: list[Wall]
     curves: pd.DataFrame
     scan: Scan
     hot: Stage
     hot_run: Outcome
+    offending: Atoms | None
 
     def figures(self) -> dict[str, Any]:
         """Return all that was found, for JSON."""
@@ -142,12 +153,21 @@ def examine(
         walls.append(wall)
         names = {"pair": wall.pair, "surroundings": wall.surroundings}
         curves.append(pd.DataFrame({**names, "distance_A": distances_A, "energy_eV": energies_eV}))
-    atoms = hottest.copy()
-    atoms.calc = calculator
-    draw_momenta(atoms, hot.temperature_K, hot.seed)
+    outcome, offending = _run_hot(calculator, hottest, hot, limits)
+    return Examination(walls, pd.concat(curves, ignore_index=True), scan, hot, outcome, offending)
+
+
+def _run_hot(
+    calculator: Calculator, start: Atoms, hot: Stage, limits: Limits
+) -> tuple[Outcome, Atoms | None]:
+    """Return how a run from a frame ended, and the frame that ended it, if one did."""
+    engine = "batched" if isinstance(calculator, BatchedCalculator) else "ase"
     with tempfile.TemporaryDirectory() as folder:
-        outcome = simulate(atoms, hot, limits, Path(folder) / "hot.h5")
-    return Examination(walls, pd.concat(curves, ignore_index=True), scan, hot, outcome)
+        replica = Replica(with_momenta(start, hot), hot, Path(folder) / "hot.h5")
+        made = partial(make_engine, calculator=calculator, engine=engine)
+        [outcome] = simulate([replica], made, limits)
+        offending = offending_of(replica.trajectory)
+        return outcome, read_frames(offending)[0] if offending.exists() else None
 
 
 def judge_wall(

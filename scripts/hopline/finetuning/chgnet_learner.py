@@ -26,7 +26,8 @@ from hopline.finetuning.recipe import Recipe
 from hopline.frames import labels_of
 from hopline.potentials.calculator import Prediction
 from hopline.potentials.chgnet import graph_of
-from hopline.potentials.chgnet_batch import Properties, collate, predict
+from hopline.potentials.chgnet_batch import Properties, predict
+from hopline.potentials.chgnet_graphs import collate
 from hopline.units import GPA_PER_EV_PER_A3, MEV_PER_EV
 
 HUBER_DELTA = 0.1

@@ -5,16 +5,13 @@ restart which epoch was the best. Here everything that the next epoch depends on
 one file that appears whole or not at all after each epoch.
 """
 
-import fcntl
 import io
 import json
 import math
 import os
 import pickle
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -130,41 +127,6 @@ def until_stopped(items: Iterable[T]) -> Iterator[T]:
                 "asked to stop: the same command goes on, from the last whole epoch if there is one"
             )
         yield item
-
-
-@contextmanager
-def own_folder(folder: Path, *, outputs: Iterable[Path] = ()) -> Iterator[Path]:
-    """Hold a training's folder for this process alone; it is removed when the block succeeds.
-
-    The lock lies beside the folder: a network file system cannot remove a folder that holds an open file. It also
-    tells a folder that a killed training left from one that holds something else, which would go with it.
-
-    Raises
-    ------
-    InputError
-        If another training is in the folder, it holds files of somebody else's, or is to hold one of ``outputs``.
-    """
-    beside = folder.with_name(f"{folder.name}.lock")
-    for path in outputs:
-        if path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                f"{folder} is removed after the training, and {path} with it: name another folder"
-            )
-    if folder.exists() and not beside.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is no training's: name a folder of its own, which is removed in the end")
-    folder.mkdir(parents=True, exist_ok=True)
-    with beside.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder} is in use by another training: wait for it or stop it") from error
-        except OSError as error:
-            say(
-                f"{beside} cannot be locked ({error.strerror}): see to it that no other training uses {folder}"
-            )
-        yield folder
-        shutil.rmtree(folder)
-        beside.unlink()
 
 
 def _row(learner: Learner, epoch: int, wall_time_s: float, train_loss: float) -> dict[str, float]:

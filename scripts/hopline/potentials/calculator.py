@@ -9,14 +9,20 @@ from typing import Any, ClassVar, Protocol
 
 import ase.stress
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
 
 from hopline.console import InputError
 from hopline.potentials.card import read_card
+from hopline.potentials.forcefield import BatchForces, ForceField, SystemRefused
+from hopline.potentials.neighbours import SKIN_A
 
 FAMILIES = ("chgnet", "mace")
+NOT_ACCELERATED = "none"
+ACCELERATIONS = (NOT_ACCELERATED, "cuequivariance", "compile")
+"""Ways to a faster model on a GPU; all give the same numbers but for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +38,34 @@ class BatchedCalculator(Calculator):
     """An ASE calculator that computes any number of frames in one call of its model.
 
     The stress is computed from the first time it is asked for on, so constant-volume dynamics never pays for it. Energy
-    in eV, forces in eV/A, stress in eV/A^3 (ASE sign, Voigt).
+    in eV, forces in eV/A, stress in eV/A^3 (ASE sign, Voigt). Cells are periodic whatever a frame's ``pbc`` says.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
     results: dict[str, Any]
     wants_stress = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._joined: tuple[NDArray[np.int64], ForceField] | None = None
+
     @abstractmethod
+    def join(self, frames: Sequence[Atoms], *, skin_A: float = SKIN_A) -> ForceField:
+        """Return the model on the atoms of periodic frames, for any positions and cells they may come to have.
+
+        ``skin_A`` is how much farther than the cutoff neighbours are searched for, to be found without a search later.
+        """
+
     def predict(self, frames: Sequence[Atoms], *, stress: bool) -> list[Prediction]:
         """Return what the model says about periodic frames, computed together; ``stress``: that too."""
+        found = _computed(self.join(frames, skin_A=0.0), frames, stress=stress)
+        forces = np.split(
+            found.forces_eV_per_A.cpu().numpy(), np.cumsum([len(atoms) for atoms in frames])[:-1]
+        )
+        tensors = found.stresses_eV_per_A3
+        stresses = [None] * len(frames) if tensors is None else list(tensors.cpu().numpy())
+        energies_eV = found.energies_eV.tolist()
+        return [Prediction(*one) for one in zip(energies_eV, forces, stresses, strict=True)]
 
     def calculate(
         self,
@@ -52,23 +76,47 @@ class BatchedCalculator(Calculator):
         """Compute energy and forces of ``atoms``, and the stress where it is wanted."""
         super().calculate(atoms, properties, system_changes)
         self.wants_stress |= "stress" in properties
-        found = self.predict([self.atoms], stress=self.wants_stress)[0]
+        if self._joined is None or not np.array_equal(self._joined[0], self.atoms.numbers):
+            self._joined = (self.atoms.numbers.copy(), self.join([self.atoms]))
+        found = _computed(self._joined[1], [self.atoms], stress=self.wants_stress)
+        energy_eV = float(found.energies_eV[0])
         self.results = {
-            "energy": found.energy_eV,
-            "free_energy": found.energy_eV,
-            "forces": found.forces_eV_per_A,
+            "energy": energy_eV,
+            "free_energy": energy_eV,
+            "forces": found.forces_eV_per_A.cpu().numpy(),
         }
-        if found.stress_eV_per_A3 is not None:
-            self.results["stress"] = ase.stress.full_3x3_to_voigt_6_stress(found.stress_eV_per_A3)
+        if found.stresses_eV_per_A3 is not None:
+            stress = found.stresses_eV_per_A3[0].cpu().numpy()
+            self.results["stress"] = ase.stress.full_3x3_to_voigt_6_stress(stress)
+
+
+def _computed(field: ForceField, frames: Sequence[Atoms], *, stress: bool) -> BatchForces:
+    """Return what a force field says about frames; a refusal names the frame."""
+    positions_A = np.concatenate([atoms.positions for atoms in frames])
+    cells_A = np.stack([atoms.cell.array for atoms in frames])
+    try:
+        return field.compute(
+            torch.tensor(positions_A, dtype=torch.float64, device=field.device),
+            torch.tensor(cells_A, dtype=torch.float64, device=field.device),
+            stress=stress,
+        )
+    except SystemRefused as refusal:
+        frame = frames[refusal.row].info.get("frame_id", "?")
+        raise SystemRefused(f"frame {frame}: {refusal}", refusal.row) from refusal
 
 
 class Family(Protocol):
     """What a module in ``potentials/`` offers for its family."""
 
     def load_calculator(
-        self, model_file: str | os.PathLike[str], *, dtype: str, head: str | None
+        self,
+        model_file: str | os.PathLike[str],
+        *,
+        dtype: str,
+        head: str | None,
+        accelerate: str = NOT_ACCELERATED,
     ) -> BatchedCalculator:
-        """Return a calculator of energy, forces and stress."""
+        """Return a calculator of energy, forces and stress; ``accelerate``: how its model is made faster on a GPU."""
 
     def export_weights(
         self, weights: str, path: str | os.PathLike[str], *, source: Path | None, head: str | None
@@ -76,10 +124,16 @@ class Family(Protocol):
         """Write weights as they are, from the package or from a file, with one head; return data type and head."""
 
 
-def load_calculator(card_path: str | os.PathLike[str]) -> BatchedCalculator:
-    """Return the calculator (energy eV, forces eV/A, stress eV/A^3) that a potential card describes."""
+def load_calculator(
+    card_path: str | os.PathLike[str], *, accelerate: str = NOT_ACCELERATED
+) -> BatchedCalculator:
+    """Return the calculator (energy eV, forces eV/A, stress eV/A^3) that a potential card describes.
+
+    ``accelerate`` is one of ``ACCELERATIONS``; what the family, the machine or the packages do not offer is refused.
+    """
     card, model = read_card(card_path)
-    return family_module(card.family).load_calculator(model, dtype=card.dtype, head=card.head)
+    family = family_module(card.family)
+    return family.load_calculator(model, dtype=card.dtype, head=card.head, accelerate=accelerate)
 
 
 def family_module(family: str) -> Family:

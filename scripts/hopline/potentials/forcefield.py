@@ -9,7 +9,7 @@ from torch import Tensor
 from hopline.console import InputError
 
 
-class SystemRefused(InputError):
+class SystemRefused(InputError):  # noqa: N818  it names what happened
     """Atoms of one system of a batch that the model cannot compute; ``row`` is the system's place in the batch."""
 
     def __init__(self, message: str, row: int) -> None:

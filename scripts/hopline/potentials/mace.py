@@ -9,7 +9,8 @@ model file is the one the card was written for, not that its author means well: 
 import copy
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from mace.data import get_neighborhood
 from mace.modules import MACE, ScaleShiftMACE
-from mace.tools.scripts_utils import extract_config_mace_model, remove_pt_head
-from numpy.typing import NDArray
+from mace.tools.compile import prepare
+from mace.tools.scripts_utils import extract_config_mace_model, extract_model, remove_pt_head
+from torch import Tensor
 
 from hopline.console import InputError, say
 from hopline.files import read_torch
-from hopline.potentials.calculator import BatchedCalculator, Prediction
+from hopline.potentials.calculator import ACCELERATIONS, NOT_ACCELERATED, BatchedCalculator
+from hopline.potentials.edge_forcefield import EdgeForceField, shortest_of
+from hopline.potentials.forcefield import BatchForces, ForceField
+from hopline.potentials.neighbours import SKIN_A, NeighbourList, Pairs
 
 ACADEMIC = ("small-omat-0", "medium-omat-0", "mace-matpes-pbe-0", "mace-matpes-r2scan-0")
 """Foundation models that the package says are under the Academic Software License (no commercial use)."""
@@ -44,89 +48,173 @@ class MaceCalculator(BatchedCalculator):
     """MACE as a calculator that hands arrays to the model directly.
 
     MACE's own calculator wraps each frame in a data set, a loader and a batch, a third of the time of a small model
-    on a small cell. The neighbour list and the model are MACE's. Atomic references, hundreds of eV an atom in some
-    codes, are added in float64: in a float32 total they would leave steps of meV.
+    on a small cell. Atomic references, hundreds of eV an atom in some codes, are added in float64: in a float32 total
+    they would leave steps of meV.
     """
 
-    def __init__(self, model: Any, *, dtype: str, head: str | None) -> None:
+    def __init__(
+        self, model: Any, *, dtype: str, head: str | None, accelerate: str = NOT_ACCELERATED
+    ) -> None:
         super().__init__()
         self.dtype = getattr(torch, dtype)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = model.to(self.device, self.dtype).eval()
-        for parameter in self.model.parameters():
-            parameter.requires_grad_(requires_grad=False)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         heads = heads_of(model)
         if head is not None and head not in heads:
             raise InputError(f"the model has no head {head!r}; it has {', '.join(heads)}")
         self.head = heads.index(head) if head else len(heads) - 1
+        self.model = accelerated(model.to(self.device, self.dtype).eval(), accelerate)
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(requires_grad=False)
         self.numbers = model.atomic_numbers.cpu().numpy()
-        references_eV = torch.atleast_2d(model.atomic_energies_fn.atomic_energies)[self.head]
-        self.references_eV = np.array(references_eV.tolist())
 
-    def predict(self, frames: Sequence[Atoms], *, stress: bool) -> list[Prediction]:
-        """Return energies, forces and, if wanted, stresses of periodic frames, in one call of the model."""
-        out = self.model(self._batch(frames), training=False, compute_force=True, compute_stress=stress)
-        ends = np.cumsum([len(atoms) for atoms in frames])[:-1]
-        forces = np.split(out["forces"].detach().cpu().double().numpy(), ends)
-        stresses = out["stress"].detach().cpu().double().numpy() if stress else [None] * len(frames)
-        return [
-            Prediction(*found) for found in zip(self._energies(out, frames), forces, stresses, strict=True)
-        ]
-
-    def _energies(self, out: dict[str, torch.Tensor], frames: Sequence[Atoms]) -> list[float]:
-        """Return the energy (eV) of each frame that the model was asked for, references added in float64."""
-        kind = type(self.model)
-        if kind is ScaleShiftMACE:
-            above_references = out["interaction_energy"]
-        elif kind is MACE:
-            # the first of the contributions are the references
-            above_references = out["contributions"][:, 1:].sum(dim=1)
-        else:
-            # models with charges and the like have more terms, which only their total holds
-            return [float(energy_eV) for energy_eV in out["energy"].tolist()]
-        return [
-            energy_eV + float(self.references_eV[self._species(atoms)].sum())
-            for energy_eV, atoms in zip(above_references.tolist(), frames, strict=True)
-        ]
-
-    def _species(self, atoms: Atoms) -> NDArray[np.int64]:
-        return np.searchsorted(self.numbers, atoms.numbers)
-
-    def _batch(self, frames: Sequence[Atoms]) -> dict[str, torch.Tensor]:
-        """Return the model's input for periodic frames: their graphs side by side, atoms counted through."""
+    def join(self, frames: Sequence[Atoms], *, skin_A: float = SKIN_A) -> ForceField:
+        """Return the model on the atoms of periodic frames; elements it was not trained on are refused."""
         strangers = {number for atoms in frames for number in atoms.numbers} - set(self.numbers)
         if strangers:
             symbols = ", ".join(chemical_symbols[number] for number in sorted(strangers))
             raise InputError(f"the MACE model was not trained on {symbols}")
-        cutoff_A, periodic = float(self.model.r_max), (True, True, True)
-        parts = [get_neighborhood(one.positions, cutoff_A, periodic, one.cell.array.copy()) for one in frames]
         sizes = [len(atoms) for atoms in frames]
-        starts = np.cumsum([0, *sizes])
-        counts = {
-            "edge_index": np.concatenate(
-                [part[0] + start for part, start in zip(parts, starts[:-1], strict=True)], axis=1
-            ),
-            "batch": np.repeat(np.arange(len(frames)), sizes),
-            "ptr": starts,
-            "head": np.full(len(frames), self.head),
+        species = np.searchsorted(self.numbers, np.concatenate([atoms.numbers for atoms in frames]))
+        constants = {
+            "node_attrs": torch.eye(len(self.numbers), dtype=self.dtype)[torch.from_numpy(species)],
+            "batch": torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
+            "ptr": torch.from_numpy(np.cumsum([0, *sizes])),
+            "head": torch.full((len(sizes),), self.head),
         }
+        constants = {name: value.to(self.device) for name, value in constants.items()}
+        kind = FIELDS.get(_kind(self.model), _ForcesOfPositions)
+        return kind(self.model, constants, sizes, skin_A=skin_A, dtype=self.dtype, device=self.device)
+
+
+class _ForcesOfEdges(EdgeForceField):
+    """A MACE whose energy hangs on the vectors between neighbours alone, run on a batch.
+
+    MACE adds the shifts of neighbours' images to the differences of positions: with all positions zero the shifts are
+    the vectors, and its own forward pass does the rest.
+    """
+
+    def __init__(
+        self, model: Any, constants: Mapping[str, Tensor], sizes: Sequence[int], *, skin_A: float,
+        dtype: torch.dtype, device: torch.device,
+    ) -> None:  # fmt: skip
+        super().__init__(sizes, cutoff_A=float(model.r_max), skin_A=skin_A, dtype=dtype, device=device)
+        self.model = model
+        nowhere = {
+            "positions": torch.zeros((sum(sizes), 3), dtype=dtype, device=device),
+            "cell": torch.zeros((3 * len(sizes), 3), dtype=dtype, device=device),
+        }
+        self.constants = {**constants, **nowhere}
+        self._pairs: Pairs | None = None
+
+    def energies(self, pairs: Pairs, vectors_A: Tensor) -> Tensor:
+        """Return the energies (n_systems,) in eV."""
+        if pairs is not self._pairs:
+            self._pairs = pairs
+            self.constants["edge_index"] = torch.stack([pairs.centre, pairs.neighbour])
+        # a copy: the model writes into what it is given
+        out = self.model(
+            {**self.constants, "shifts": vectors_A}, training=False, compute_force=False, compute_stress=False
+        )
+        return self.summed(out)
+
+    @abstractmethod
+    def summed(self, out: Mapping[str, Tensor]) -> Tensor:
+        """Return the energies (n_systems,) that the model's outputs add up to, references in float64."""
+
+
+class _ScaleShiftForces(_ForcesOfEdges):
+    """The kind of MACE that tells the energy of each atom in float64."""
+
+    def summed(self, out: Mapping[str, Tensor]) -> Tensor:
+        """Return the sums of the atoms' energies."""
+        by_atom = out["node_energy"]
+        return by_atom.new_zeros(len(self.constants["head"])).index_add(0, self.constants["batch"], by_atom)
+
+
+class _ContributionForces(_ForcesOfEdges):
+    """The older kind, which tells what each of its layers adds; the first of its contributions are the references."""
+
+    def __init__(
+        self, model: Any, constants: Mapping[str, Tensor], sizes: Sequence[int], **settings: Any
+    ) -> None:
+        super().__init__(model, constants, sizes, **settings)
+        table = torch.atleast_2d(model.atomic_energies_fn.atomic_energies).double()
+        heads = self.constants["head"].index_select(0, self.constants["batch"])
+        by_atom = table[heads, self.constants["node_attrs"].argmax(dim=1)]
+        self.references_eV = by_atom.new_zeros(len(sizes)).index_add(0, self.constants["batch"], by_atom)
+
+    def summed(self, out: Mapping[str, Tensor]) -> Tensor:
+        """Return the sums of the layers' contributions and the references."""
+        return out["contributions"][:, 1:].sum(dim=1).double() + self.references_eV
+
+
+class _ForcesOfPositions(ForceField):
+    """Any other MACE, whose energy may hang on more than vectors between neighbours: forces and stress are its own."""
+
+    def __init__(
+        self, model: Any, constants: Mapping[str, Tensor], sizes: Sequence[int], *, skin_A: float,
+        dtype: torch.dtype, device: torch.device,
+    ) -> None:  # fmt: skip
+        self.model, self.constants, self.dtype, self.device = model, dict(constants), dtype, device
+        self.neighbours = NeighbourList(sizes, cutoff_A=float(model.r_max), skin_A=skin_A, device=device)
+
+    def compute(self, positions_A: Tensor, cells_A: Tensor, *, stress: bool) -> BatchForces:
+        """Return what the model says; see `ForceField.compute`."""
+        pairs, _, squares_A2 = self.neighbours.find(positions_A, cells_A)
+        images = pairs.image.double()
         reals = {
-            "positions": np.concatenate([atoms.positions for atoms in frames]),
-            "node_attrs": np.eye(len(self.numbers))[np.concatenate([*map(self._species, frames)])],
-            **{
-                name: np.concatenate([part[row] for part in parts])
-                for row, name in enumerate(("shifts", "unit_shifts", "cell"), start=1)
-            },
-        }
-        return {
-            name: torch.as_tensor(value, dtype=torch.long, device=self.device)
-            for name, value in counts.items()
-        } | {name: torch.tensor(value, dtype=self.dtype, device=self.device) for name, value in reals.items()}
+            "positions": positions_A, "cell": cells_A.reshape(-1, 3), "unit_shifts": images,
+            "shifts": torch.bmm(images[:, None, :], cells_A.index_select(0, pairs.system))[:, 0],
+        }  # fmt: skip
+        given = self.constants | {name: value.to(self.dtype, copy=True) for name, value in reals.items()}
+        given["edge_index"] = torch.stack([pairs.centre, pairs.neighbour])
+        out = self.model(given, training=False, compute_force=True, compute_stress=stress)
+        return BatchForces(
+            energies_eV=out["energy"].detach().double(),
+            forces_eV_per_A=out["forces"].detach().double(),
+            stresses_eV_per_A3=out["stress"].detach().double() if stress else None,
+            shortest_A=shortest_of(squares_A2, pairs.system, len(cells_A)),
+        )
 
 
-def load_calculator(model_file: str | os.PathLike[str], *, dtype: str, head: str | None) -> MaceCalculator:
+FIELDS: dict[type, Any] = {ScaleShiftMACE: _ScaleShiftForces, MACE: _ContributionForces}
+"""Models whose energy hangs on edge vectors alone; a class derived from one of them may add what does not."""
+
+
+def _kind(model: Any) -> type:
+    """Return the class of a model, be it compiled."""
+    return type(getattr(model, "_orig_mod", model))
+
+
+def accelerated(model: Any, how: str) -> Any:
+    """Return a model on a GPU in the form that is to be faster there: its layers by cuEquivariance, or compiled."""
+    if how == NOT_ACCELERATED:
+        return model
+    if how not in ACCELERATIONS:
+        raise InputError(f"there is no acceleration {how!r}; there are {', '.join(ACCELERATIONS)}")
+    if next(model.parameters()).device.type != "cuda":
+        raise InputError(f"accelerate: {how} is for NVIDIA GPUs, and torch sees none: leave it out here")
+    if how == "compile":
+        # MACE rebuilds the model without e3nn's own compiled code, which torch's compiler cannot read
+        with _default_dtype(dtype_of(model)):
+            rebuilt = prepare(extract_model)(model=model, map_location="cuda")
+        return torch.compile(rebuilt.to("cuda").eval(), dynamic=True)
+    from mace.cli.convert_e3nn_cueq import CUEQQ_AVAILABLE, run
+
+    if not CUEQQ_AVAILABLE:
+        raise InputError(
+            "accelerate: cuequivariance needs the packages cuequivariance, cuequivariance-torch and the "
+            "cuequivariance-ops-torch of your CUDA version: install them, or leave it out"
+        )
+    with _default_dtype(dtype_of(model)):
+        return run(model, device="cuda").to("cuda").eval()
+
+
+def load_calculator(
+    model_file: str | os.PathLike[str], *, dtype: str, head: str | None, accelerate: str = NOT_ACCELERATED
+) -> MaceCalculator:
     """Return the calculator (energy, forces, stress) of a MACE model file with one head."""
-    return MaceCalculator(read_model(model_file), dtype=dtype, head=head)
+    return MaceCalculator(read_model(model_file), dtype=dtype, head=head, accelerate=accelerate)
 
 
 def read_model(model_file: str | os.PathLike[str]) -> Any:

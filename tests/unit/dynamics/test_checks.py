@@ -1,56 +1,185 @@
 """Each check names what is wrong."""
 
+import math
+
 import numpy as np
 import pytest
-from small import Broken, Springs, rocksalt_lif
+from ase import Atoms
+from small import rocksalt_lif
 
 from hopline.dynamics import checks
+from hopline.dynamics.engine import Snapshot
 
 
-def look(atoms, *, temperature_K=300.0, start_volume_A3=None, **limits):
-    watch = checks.Watch(checks.Limits(**limits), 300.0, start_volume_A3 or atoms.get_volume())
-    return watch.look(atoms, temperature_K=temperature_K), watch.figures
+def snapshot(atoms, **changes):
+    """Return atoms at rest without forces, 2 A apart at least."""
+    zeros = np.zeros((len(atoms), 3))
+    made = {
+        "positions_A": atoms.positions.copy(), "momenta": zeros, "cell_A": atoms.cell.array.copy(),
+        "forces_eV_per_A": zeros, "potential_energy_eV": -1.0, "kinetic_energy_eV": 0.5, "pressure_GPa": None,
+        "shortest_A": 2.0,
+    }  # fmt: skip
+    return Snapshot(**{**made, **changes})
+
+
+class Eye:
+    """A watch, and frames a picosecond apart."""
+
+    def __init__(self, atoms, *, conserves_energy=False, mobile=None, **limits):
+        self.watch = checks.Watch(
+            checks.Limits(**limits), atoms, conserves_energy=conserves_energy, mobile=mobile
+        )
+        self.atoms, self.time_ps = atoms, -1.0
+
+    def sees(self, *, temperature_K=300.0, **changes):
+        """Return what the watch says of the next frame."""
+        self.time_ps += 1.0
+        now = snapshot(self.atoms, **changes)
+        return self.watch.look(
+            now, time_ps=self.time_ps, temperature_K=temperature_K, target_temperature_K=300.0
+        )
 
 
 @pytest.fixture
 def quiet():
-    atoms = rocksalt_lif(rattle_A=0)
-    atoms.calc = Springs(atoms.positions)
-    return atoms
+    return rocksalt_lif(rattle_A=0)
 
 
 def test_a_quiet_frame_is_right_and_remembered(quiet):
-    reason, figures = look(quiet, temperature_K=310.0)
-    assert reason is None
-    assert figures == {"max_temperature_K": 310.0, "max_force_eV_per_A": 0.0, "max_volume_ratio": 1.0}
+    eye = Eye(quiet, mobile="Li")
+    assert eye.sees(temperature_K=310.0) is None
+    assert eye.sees(temperature_K=290.0, shortest_A=1.9) is None
+    assert eye.watch.figures == {
+        "max_temperature_K": 310.0, "max_force_eV_per_A": 0.0, "max_volume_ratio": pytest.approx(1.0),
+        "max_host_displacement_ratio": 0.0, "max_energy_jump_eV_per_atom": 0.0, "min_distance_A": 1.9,
+    }  # fmt: skip
+
+
+def forces(quiet, value):
+    found = np.zeros((len(quiet), 3))
+    found[3] = [0.0, 0.6 * value, -0.8 * value]
+    return found
 
 
 def test_each_limit_has_its_sentence(quiet):
-    assert "temperature 1201 K exceeds 4 times the target of 300 K" in look(quiet, temperature_K=1201)[0]
-    assert look(quiet, temperature_K=1199)[0] is None
-    volume_A3 = quiet.get_volume()
-    assert "factor 1.81" in look(quiet, start_volume_A3=volume_A3 / 1.81)[0]
-    assert "factor 0.552" in look(quiet, start_volume_A3=volume_A3 * 1.81)[0]
-    quiet.positions[0] = quiet.positions[1] + [0.3, 0.4, 0.0]
-    quiet.calc = Springs(quiet.positions)
-    assert "0.500 A apart, closer than 0.6 A" in look(quiet)[0]
-    quiet.positions[3, 2] += 31
-    assert "a force of 62 eV/A exceeds 60 eV/A" in look(quiet)[0]
-    quiet.calc = Broken(good=0)
-    assert "no longer finite" in look(quiet)[0]
+    eye = Eye(quiet)
+    assert "temperature 1201 K exceeds 4 times the target of 300 K" in eye.sees(temperature_K=1201)
+    assert eye.sees(temperature_K=1199) is None
+    larger, smaller = (quiet.cell.array * factor ** (1 / 3) for factor in (1.81, 1 / 1.81))
+    assert "factor 1.81" in eye.sees(cell_A=larger)
+    assert "factor 0.552" in eye.sees(cell_A=smaller)
+    assert "0.500 A apart, closer than 0.6 A" in eye.sees(shortest_A=0.5)
+    assert "a force of 62 eV/A exceeds 60 eV/A" in eye.sees(forces_eV_per_A=forces(quiet, 62))
+    assert eye.sees(forces_eV_per_A=forces(quiet, 59)) is None
+    for name in ("forces_eV_per_A", "positions_A", "momenta"):
+        assert "no longer finite" in eye.sees(**{name: np.full((8, 3), np.nan)})
+    assert "no longer finite" in eye.sees(potential_energy_eV=math.inf)
 
 
-def test_atoms_near_through_the_cell_face_are_near(quiet):
-    quiet.positions[0, 0] = -0.1
-    quiet.positions[1] = quiet.positions[0] + [quiet.cell[0, 0] - 0.2, 0, 0]
-    quiet.calc = Springs(quiet.positions)
-    assert "0.200 A apart" in look(quiet)[0]
+def test_an_energy_that_jumps_between_two_frames_is_told_whichever_way(quiet):
+    for jump_eV in (4.1, -4.1):
+        eye = Eye(quiet)
+        assert eye.sees(potential_energy_eV=-1.0) is None
+        assert "jumped by 0.512 eV/atom" in eye.sees(potential_energy_eV=-1.0 + jump_eV)
+    eye = Eye(quiet)
+    # slow changes add up to more
+    assert all(eye.sees(potential_energy_eV=-1.0 - 3.9 * frame) is None for frame in range(5))
 
 
-def test_drift_is_the_slope_an_atom():
-    time_ps = np.linspace(0, 2, 21)
-    assert checks.energy_drift(time_ps, 5 + 0.004 * time_ps, n_atoms=8) == pytest.approx(0.5)
-    assert np.isnan(checks.energy_drift(time_ps[:1], time_ps[:1], n_atoms=8))
+def test_a_host_that_leaves_its_sites_has_melted_and_the_mobile_atoms_may(quiet):
+    moved = quiet.positions.copy()
+    moved[quiet.symbols == "Li"] += 10.0
+    assert Eye(quiet, mobile="Li").sees(positions_A=moved) is None
+    assert "the host has melted" in Eye(quiet, mobile="F").sees(
+        positions_A=moved + np.arange(8)[:, None] * [0.9, 0, 0]
+    )
+    # four F in 4.08^3 A^3: one of them displaced by d gives an rms of d/2 sqrt(3)/2 after the drift is out
+    moved = quiet.positions.copy()
+    moved[np.flatnonzero(quiet.symbols == "F")[0]] += [2.0, 0.0, 0.0]
+    eye = Eye(quiet, mobile="Li")
+    eye.sees(positions_A=moved)
+    spacing_A = 4.08 / 4 ** (1 / 3)
+    expected = math.sqrt(3) / 4 * 2.0 / spacing_A
+    assert eye.watch.figures["max_host_displacement_ratio"] == pytest.approx(expected)
+
+
+def test_a_host_that_drifts_or_swells_as_a_whole_has_not_melted(quiet):
+    eye = Eye(quiet, mobile="Li", max_host_displacement_ratio=1e-9)
+    assert eye.sees(positions_A=quiet.positions + np.array([5.0, -3.0, 1.0])) is None
+    assert eye.sees(positions_A=quiet.positions * 1.05, cell_A=quiet.cell.array * 1.05) is None
+    atoms = Atoms("Li2", positions=[[0, 0, 0], [1.5, 1.5, 1.5]], cell=np.eye(3) * 3, pbc=True)
+    # all atoms are mobile: there is no host
+    assert (
+        Eye(atoms, mobile="Li", max_host_displacement_ratio=1e-9).sees(positions_A=atoms.positions * 2)
+        is None
+    )
+
+
+def test_a_drift_is_judged_once_there_are_frames_enough(quiet):
+    """The energy rises by 0.008 eV a ps and frame of 8 atoms: 1 meV/atom/ps; the kinetic energy swings by 0.1 eV."""
+    eye = Eye(quiet, conserves_energy=True, max_energy_drift_meV_per_atom_per_ps=0.9)
+    found = [
+        eye.sees(
+            potential_energy_eV=0.008 * frame - 0.1 * (-1) ** frame,
+            kinetic_energy_eV=0.5 + 0.1 * (-1) ** frame,
+        )
+        for frame in range(checks.MIN_FRAMES_OF_DRIFT)
+    ]
+    assert found[:-1] == [None] * (checks.MIN_FRAMES_OF_DRIFT - 1)
+    assert "drifts by 1 meV/atom/ps" in found[-1]
+    assert eye.watch.figures["drift_over_fluctuation"] == pytest.approx(0.008 * 99 / 0.1)
+    eye = Eye(quiet, conserves_energy=True, max_drift_over_fluctuation=7.9)
+    for frame in range(checks.MIN_FRAMES_OF_DRIFT):
+        told = eye.sees(
+            potential_energy_eV=0.008 * frame - 0.1 * (-1) ** frame,
+            kinetic_energy_eV=0.5 + 0.1 * (-1) ** frame,
+        )
+    assert "drifted by 7.92 standard deviations" in told
+    # a heat bath changes the energy: no drift is looked for
+    assert "energy_drift_meV_per_atom_per_ps" not in Eye(quiet).watch.figures
+
+
+def test_drift_is_the_least_squares_slope_an_atom():
+    rng = np.random.default_rng(0)
+    time_ps, energy_eV = np.linspace(0, 2, 21), -1e5 + rng.normal(size=21)
+    kinetic_eV = rng.normal(50.0, 2.0, size=21)
+    drift = checks.Drift(8)
+    assert math.isnan(drift.meV_per_atom_per_ps)
+    for values in zip(time_ps, energy_eV, kinetic_eV, strict=True):
+        drift.add(*values)
+    known = np.polyfit(time_ps, energy_eV, 1)[0] * 1000 / 8
+    assert drift.meV_per_atom_per_ps == pytest.approx(known, rel=1e-9)
+    over = abs(known) * 8 / 1000 * 2.0 / kinetic_eV.std()
+    assert drift.over_fluctuation(2.0) == pytest.approx(over, rel=1e-9)
+
+
+def test_a_watch_goes_on_from_its_state_as_if_unbroken(quiet):
+    rng = np.random.default_rng(1)
+    seen = [
+        {
+            "potential_energy_eV": rng.normal(),
+            "kinetic_energy_eV": 1 + rng.random(),
+            "shortest_A": 1 + rng.random(),
+        }
+        for _ in range(20)
+    ]
+    unbroken = Eye(quiet, conserves_energy=True, mobile="Li")
+    for one in seen:
+        unbroken.sees(**one)
+    first, second = (Eye(quiet, conserves_energy=True, mobile="Li") for _ in range(2))
+    for one in seen[:9]:
+        first.sees(**one)
+    second.watch.restore(first.watch.state())
+    second.time_ps = first.time_ps
+    for one in seen[9:]:
+        second.sees(**one)
+    assert second.watch.state() == unbroken.watch.state()
+
+
+def test_an_infinite_limit_is_none(quiet):
+    names = [name for name in checks.Limits.__dataclass_fields__ if name != "min_distance_A"]
+    eye = Eye(quiet, conserves_energy=True, min_distance_A=0.0, **dict.fromkeys(names, math.inf))
+    assert eye.sees(shortest_A=1e-3, temperature_K=1e9, forces_eV_per_A=forces(quiet, 1e9)) is None
 
 
 def test_throughput_is_nanoseconds_a_day():

@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from md_runs import stage
 from small import rocksalt_lif
 
 from hopline.console import InputError
 from hopline.dynamics import protocol
 from hopline.trajectories import OBSERVABLES, Trajectory
-
-NVT = {
-    "ensemble": "nvt", "temperature_K": 300.0, "timestep_fs": 1.0, "duration_ps": 1.0, "frame_interval_fs": 10.0,
-    "seed": 0, "friction_per_ps": 10.0,
-}  # fmt: skip
-NPT = NVT | {"ensemble": "npt", "barostat_time_fs": 100.0}
 
 
 def run_of(energies_eV=None, cells_A=None, interval_ps=0.1):
@@ -37,42 +32,6 @@ def run_of(energies_eV=None, cells_A=None, interval_ps=0.1):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("settings_", "name"),
-    [
-        (NVT | {"ensemble": "nph"}, "nph"),
-        (NVT | {"temperature_K": 0.0}, "temperature_K"),
-        (NVT | {"temperature_K": float("nan")}, "temperature_K"),
-        (NVT | {"timestep_fs": -1.0}, "timestep_fs"),
-        (NVT | {"duration_ps": float("inf")}, "duration_ps"),
-        (NVT | {"frame_interval_fs": float("nan")}, "frame_interval_fs"),
-        (NVT | {"frame_interval_fs": 0.5}, "0.5 fs cannot be written with a timestep of 1.0"),
-        (NVT | {"friction_per_ps": 0.0}, "friction_per_ps"),
-        (NPT | {"barostat_time_fs": 0.0}, "barostat_time_fs"),
-        (NVT | {"scale_first": 0.0}, "scale_first"),
-        (NPT | {"scale_last": 1.1}, "only nvt can sweep"),
-    ],
-)
-def test_settings_that_no_integrator_can_follow_are_refused(settings_, name):
-    with pytest.raises(InputError, match=name):
-        protocol.Stage(**settings_)
-
-
-@settings(max_examples=60, deadline=None)
-@given(timestep_fs=st.floats(0.1, 5), steps=st.floats(1, 50), duration_ps=st.floats(0.5, 50))
-def test_a_run_has_whole_frame_intervals_and_the_length_asked_for(timestep_fs, steps, duration_ps):
-    times = {"timestep_fs": timestep_fs, "frame_interval_fs": steps * timestep_fs, "duration_ps": duration_ps}
-    stage = protocol.Stage(**{**NVT, **times})
-    assert stage.n_steps % stage.steps_per_frame == 0
-    interval_fs = stage.steps_per_frame * timestep_fs
-    assert abs(interval_fs - steps * timestep_fs) <= timestep_fs / 2 + 1e-9
-    assert abs(stage.n_steps * timestep_fs - 1000 * duration_ps) <= interval_fs / 2 + 1e-6
-
-
-def test_a_stage_without_friction_is_nve_only():
-    assert protocol.Stage(**(NVT | {"ensemble": "nve", "friction_per_ps": 0.0})).n_steps == 1000
-
-
 def test_total_momentum_goes_and_relative_velocities_stay():
     atoms = rocksalt_lif()
     protocol.draw_momenta(atoms, 900.0, seed=3)
@@ -80,8 +39,19 @@ def test_total_momentum_goes_and_relative_velocities_stay():
     protocol.remove_total_momentum(atoms)
     np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(np.diff(atoms.get_velocities(), axis=0), np.diff(before, axis=0), atol=1e-12)
-    assert protocol.degrees_of_freedom(atoms, "nve") == 21
-    assert protocol.degrees_of_freedom(atoms, "nvt") == 24
+
+
+def test_a_start_has_its_own_momenta_in_nve_and_new_ones_elsewhere():
+    atoms = rocksalt_lif()
+    drawn = protocol.with_momenta(atoms, stage("nve", seed=3))
+    assert not atoms.has("momenta")
+    np.testing.assert_allclose(drawn.get_momenta().sum(axis=0), 0, atol=1e-12)
+    again = protocol.with_momenta(drawn, stage("nve", seed=4))
+    np.testing.assert_allclose(again.get_momenta(), drawn.get_momenta(), atol=1e-12)
+    for thermostat, moves in (("langevin", True), ("nose-hoover", False)):
+        other = protocol.with_momenta(drawn, stage("nvt", seed=4, thermostat=thermostat))
+        assert np.abs(other.get_momenta() - drawn.get_momenta()).max() > 0.01
+        assert (np.abs(other.get_momenta().sum(axis=0)).max() > 0.01) == moves
 
 
 def test_momenta_depend_on_the_seed_alone():

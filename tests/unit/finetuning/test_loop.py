@@ -4,9 +4,6 @@ import math
 import os
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,6 @@ from hopline.console import InputError, Stopped
 from hopline.finetuning import loop
 from hopline.stopping import stoppable
 
-TESTS = Path(__file__).resolve().parents[2]
 IDENTITY = {"learning_rate": 0.1, "train": "abc"}
 MINIMUM = 3.0
 
@@ -238,58 +234,3 @@ def test_a_full_disk_leaves_the_earlier_state(tmp_path):
     assert sorted(path.name for path in (tmp_path / "full").iterdir()) == [loop.STATE, loop.CURVE]
     resumed = train(tmp_path / "full", Parabola(noise=2.0))
     pd.testing.assert_frame_equal(numbers(resumed.history), numbers(unbroken.history), check_exact=True)
-
-
-def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
-    """The second is another process: a lock of our own would be ours."""
-    second = textwrap.dedent(
-        """
-        import sys
-        from pathlib import Path
-        from hopline import console
-        from hopline.finetuning.loop import own_folder
-
-        def main():
-            with own_folder(Path(sys.argv[1])):
-                pass
-
-        console.run(main)
-        """
-    )
-
-    def try_it():
-        environment = os.environ | {"PYTHONPATH": str(TESTS.parent / "scripts")}
-        return subprocess.run(
-            [sys.executable, "-c", second, tmp_path / "work"],
-            env=environment, check=False, capture_output=True, text=True,
-        )  # fmt: skip
-
-    def fail_with_the_folder():
-        with loop.own_folder(tmp_path / "work"):
-            refused = try_it()
-            assert refused.returncode == 2
-            assert "is in use by another training" in refused.stderr
-            cut_off()
-
-    with pytest.raises(CutOffError):
-        fail_with_the_folder()
-    assert (tmp_path / "work").is_dir()
-    assert try_it().returncode == 0
-    assert not (tmp_path / "work").exists()
-
-
-def test_a_folder_of_something_else_is_not_removed(tmp_path):
-    """The folder goes when the training ends, so it must be the training's own, and hold none of its results."""
-    mine = tmp_path / "mine" / "notes.txt"
-    mine.parent.mkdir()
-    mine.write_text("mine")
-    with pytest.raises(InputError, match="is no training's"), loop.own_folder(mine.parent):
-        pass
-    for card in (tmp_path / "work" / "card.json", tmp_path / "work" / "deeper" / "card.json"):
-        with (
-            pytest.raises(InputError, match=r"card\.json with it: name another folder"),
-            loop.own_folder(tmp_path / "work", outputs=[card]),
-        ):
-            pass
-    assert mine.read_text() == "mine"
-    assert not (tmp_path / "work").exists()

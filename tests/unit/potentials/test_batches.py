@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from foundations import HEADS, two_heads
 from small import rocksalt_lif
 
 from hopline.console import InputError
 from hopline.potentials.chgnet import ChgnetCalculator, load_shipped
+from hopline.potentials.forcefield import SystemRefused
 from hopline.potentials.mace import MaceCalculator
 
 TOLERANCE = {"mace": 1e-10, "chgnet": 2e-5}
@@ -22,6 +24,11 @@ def mixture():
     fewer = rocksalt_lif((2, 1, 1), seed=2)
     del fewer[[0]]
     return [rocksalt_lif(seed=3), skewed, fewer, rocksalt_lif((2, 2, 1), seed=4)]
+
+
+def tensors(frames):
+    positions = np.concatenate([atoms.positions for atoms in frames])
+    return torch.tensor(positions), torch.tensor(np.stack([atoms.cell.array for atoms in frames]))
 
 
 @pytest.fixture(scope="module", params=["mace", "chgnet"])
@@ -70,6 +77,46 @@ def test_ase_is_given_a_batch_of_one(family):
     matrix = [[six[0], six[5], six[4]], [six[5], six[1], six[3]], [six[4], six[3], six[2]]]
     symmetric = (found.stress_eV_per_A3 + found.stress_eV_per_A3.T) / 2
     np.testing.assert_allclose(matrix, symmetric, rtol=1e-6, atol=1e-9)
+
+
+def test_forces_add_up_to_nothing_and_the_shortest_distance_is_told(family):
+    _, calculator = family
+    frames = mixture()
+    found = calculator.join(frames).compute(*tensors(frames), stress=False)
+    assert found.stresses_eV_per_A3 is None
+    sizes = [len(atoms) for atoms in frames]
+    for forces, shortest_A, atoms in zip(
+        found.forces_eV_per_A.split(sizes), found.shortest_A.tolist(), frames, strict=True
+    ):
+        assert float(forces.sum(dim=0).abs().max()) < 1e-13
+        distances_A = atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)]
+        assert shortest_A == pytest.approx(distances_A.min(), rel=1e-12)
+
+
+def test_ase_is_told_the_same_whatever_was_computed_before(family):
+    """Between two looks at one frame: steps, another cell, other atoms, a frame far away."""
+    name, calculator = family
+    atoms = mixture()[0]
+    first = calculator.get_property("forces", atoms).copy()
+    calculator.get_property("forces", mixture()[2])
+    for _ in range(3):
+        atoms.positions += 0.1
+        calculator.get_property("forces", atoms)
+    calculator.get_property("forces", mixture()[1])
+    calculator.reset()
+    np.testing.assert_array_equal(calculator.get_property("forces", mixture()[0]), first)
+    [alone] = calculator.predict(mixture()[:1], stress=False)
+    np.testing.assert_allclose(alone.forces_eV_per_A, first, rtol=0, atol=TOLERANCE[name])
+
+
+def test_a_refusal_names_the_frame_and_its_row(family):
+    _, calculator = family
+    frames = mixture()
+    frames[2].positions[1, 1] = np.nan
+    frames[2].info["frame_id"] = "lost"
+    with pytest.raises(SystemRefused, match="frame lost: positions or cell are no finite numbers") as refusal:
+        calculator.predict(frames, stress=False)
+    assert refusal.value.row == 2
 
 
 def test_a_stranger_anywhere_in_a_batch_is_refused(family):

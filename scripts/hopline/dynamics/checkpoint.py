@@ -1,0 +1,97 @@
+"""Checkpoints: all that a replica's next step depends on, in files that appear whole or not at all.
+
+Each replica has its own, named by the step, so that a batch may be put together anew. Replicas of a batch go on from
+the newest step that all of them have: what a batch computes for one may change in the last bit with the others.
+"""
+
+import json
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hopline.console import say
+from hopline.files import whole
+
+FORMAT = 1
+"""Raised whenever a state holds something else, or means something else: runs of older ones begin anew."""
+HEAD = "head"
+NEVER = sys.maxsize
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """One replica at one step: ``arrays`` of the engine, plain ``values`` of engine and run, and whose it is.
+
+    ``ended`` is true where the run exploded here and does not go on.
+    """
+
+    step: int
+    identity: str
+    ended: bool
+    arrays: Mapping[str, NDArray[Any]]
+    values: Mapping[str, Any]
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Add a checkpoint to a replica's folder; it is on the disk when this returns."""
+    names = ("step", "identity", "ended", "values")
+    text = json.dumps({"format": FORMAT, **{name: getattr(checkpoint, name) for name in names}})
+    with whole(_path(folder, checkpoint.step)) as temporary, temporary.open("wb") as file:
+        arrays: dict[str, Any] = {HEAD: np.array(text), **checkpoint.arrays}
+        np.savez(file, **arrays)
+
+
+def forget_others(folder: Path, step: int) -> None:
+    """Remove a replica's checkpoints of other steps: called when all replicas of the batch have this one."""
+    for path in _all(folder):
+        if path != _path(folder, step):
+            path.unlink(missing_ok=True)
+
+
+def read_common(folders: Sequence[Path], identities: Sequence[str]) -> list[Checkpoint | None]:
+    """Return where each replica goes on: at the newest step common to all, or each at its own where there is none.
+
+    A replica that exploded has all later steps in common with the others. Checkpoints of other runs (other settings,
+    start or potential) and damaged ones do not count.
+    """
+    found = [
+        {one.step: one for path in _all(folder) if (one := _read(path, identity)) is not None}
+        for folder, identity in zip(folders, identities, strict=True)
+    ]
+    ends = [min((step for step, one in mine.items() if one.ended), default=NEVER) for mine in found]
+    common = [
+        step
+        for step in set().union(*found)
+        if all(step in mine or end <= step for mine, end in zip(found, ends, strict=True))
+    ]
+    return [
+        mine[min(max(common), end) if common else max(mine)] if mine else None
+        for mine, end in zip(found, ends, strict=True)
+    ]
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"checkpoint-{step:012d}.npz"
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*.npz"))
+
+
+def _read(path: Path, identity: str) -> Checkpoint | None:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+        head = json.loads(str(arrays.pop(HEAD)))
+        if head.pop("format") != FORMAT or head["identity"] != identity:
+            return None
+        return Checkpoint(arrays=arrays, **head)
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        say(f"{path} cannot be read ({error}): it does not count")
+        return None

@@ -1,0 +1,116 @@
+"""Changes to an HDF5 file, worked out in memory and carried out in steps that each leave the file whole."""
+
+import os
+from typing import Any
+
+SUPERBLOCK, INDICES_AND_ROWS, FIRST_COUNT = range(3)
+"""Steps of changing a file; counts follow one by one. The superblock, at its very start, says where it ends."""
+
+
+class Draft:
+    """What HDF5 means to do to an existing file, which ``h5py.File`` takes for an open one; nothing is done to it yet.
+
+    HDF5 itself does not survive a full disk: at closing it goes on with metadata of what could not be written. Nor does
+    it write in an order that makes every instant good, but in SWMR mode, and that leaves a mark in the file of a killed
+    writer for which other programs refuse it.
+
+    Parameters
+    ----------
+    descriptor
+        Of the file, open for reading and writing; the caller closes it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size_before = self.size = os.fstat(descriptor).st_size
+        self.place = 0
+        self.tail = bytearray()
+        self.changes: dict[tuple[int, int], bytes] = {}
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place; from the end only for asking the size."""
+        self.place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.size}[whence]
+        return self.place
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self.place
+
+    def read(self, length: int) -> bytearray:
+        """Read the file as it would be, zeros behind its end."""
+        found = self._read(self.place, length)
+        self.place += length
+        return found
+
+    def write(self, data: Any) -> int:
+        """Note a change."""
+        piece = bytes(data)
+        start, stop = self.place, self.place + len(piece)
+        n_inside = max(0, min(len(piece), self.size_before - start))
+        if n_inside:
+            # a later write of the same place is the last one again
+            self.changes.pop((start, n_inside), None)
+            self.changes[start, n_inside] = piece[:n_inside]
+        if n_inside < len(piece):
+            first = start + n_inside - self.size_before
+            self.tail.extend(bytes(max(0, first - len(self.tail))))
+            self.tail[first : stop - self.size_before] = piece[n_inside:]
+        self.place, self.size = stop, max(self.size, stop)
+        return len(piece)
+
+    def truncate(self, size: int) -> int:
+        """Note the size."""
+        n_tail = max(0, size - self.size_before)
+        del self.tail[n_tail:]
+        self.tail.extend(bytes(n_tail - len(self.tail)))
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: HDF5's word that now would be a good moment."""
+
+    def carry_out(self, counts: list[int]) -> None:
+        """Write to the file; ``counts`` are the places that say how many rows there are, in the order to write them.
+
+        First what lies behind the present end: it may meet a full disk, and nothing refers to it yet. Then where the
+        end is, else what refers to it would be refused; then rows of chunks begun before and the indices of chunks;
+        last the counts. Each step is on the disk before the next begins.
+        """
+        try:
+            _write_at(self.descriptor, self.tail, self.size_before)
+            os.fsync(self.descriptor)  # network file systems find out here that they are full
+        except OSError:
+            os.ftruncate(self.descriptor, self.size_before)
+            raise
+        steps = [(_step(start, start + length, counts), start, length) for start, length in self.changes]
+        before = SUPERBLOCK
+        for step, start, length in sorted(steps):
+            if min(step, FIRST_COUNT) > before:
+                os.fsync(self.descriptor)
+                before = min(step, FIRST_COUNT)
+            _write_at(self.descriptor, self._read(start, length), start)
+        if self.size < self.size_before:  # what a killed writer left unused
+            os.ftruncate(self.descriptor, self.size)
+
+    def _read(self, start: int, length: int) -> bytearray:
+        found = bytearray(os.pread(self.descriptor, max(0, min(length, self.size_before - start)), start))
+        for (place, n_changed), piece in self.changes.items():
+            first, last = max(start, place), min(start + length, place + n_changed)
+            if first < last:
+                found[first - start : last - start] = piece[first - place : last - place]
+        behind = start + len(found) - self.size_before
+        found += self.tail[behind : behind + length - len(found)]
+        return found.ljust(length, b"\0")
+
+
+def _step(start: int, stop: int, counts: list[int]) -> int:
+    """Return when to write a change of ``start`` to ``stop``: with the last of what it holds."""
+    held = [FIRST_COUNT + n for n, place in enumerate(counts) if start <= place < stop]
+    return max(held, default=INDICES_AND_ROWS if start else SUPERBLOCK)
+
+
+def _write_at(descriptor: int, data: bytes | bytearray, place: int) -> None:
+    with memoryview(data) as view:
+        done = 0
+        while done < len(view):  # the system may write less than it was given
+            done += os.pwrite(descriptor, view[done:], place + done)
