@@ -6,8 +6,9 @@ data, so what stays in the work folder costs no space: from it an output that wa
 goes on where this one ended.
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -23,7 +24,7 @@ from hopline.dynamics.outcomes import Outcome
 from hopline.dynamics.replica import Replica, Running
 from hopline.dynamics.stage import Stage, refuse_unlike
 from hopline.potentials.forcefield import SystemRefused
-from hopline.stopping import asked_to_stop, stoppable
+from hopline.stopping import asked_to_stop, stop_at_s, stoppable
 from hopline.units import FS_PER_PS
 from hopline.work_folder import held
 
@@ -125,20 +126,24 @@ class _Batch:
         """Advance all until each has ended; a line says how far they are."""
         if not self.live:
             return
-        last_s, self.clock_s = time.monotonic(), time.monotonic()
+        last_s = self.clock_s = time.monotonic()
+        over_s = stop_at_s(math.inf)
         stage = self.live[0].replica.stage
         left = max(one.n_steps - one.step for one in self.live)
         for _ in progress(count(), total=left, label=stage.ensemble, unit="steps", note=self._note):
             self._look()
             if not self.live:
                 break
-            stop = asked_to_stop()
-            if stop or time.monotonic() - last_s >= checkpoint_interval_s:
+            now_s = time.monotonic()
+            stop = "asked to stop" if asked_to_stop() else ""
+            if now_s >= over_s:
+                stop = "the job's time is nearly over"
+            if stop or now_s - last_s >= checkpoint_interval_s:
                 self._keep()
                 last_s = time.monotonic()
             if stop:
                 reached_ps = self.live[0].simulated_ps
-                raise Stopped(f"asked to stop at {reached_ps:g} ps: the same command goes on from there")
+                raise Stopped(f"{stop}, at {reached_ps:g} ps: the same command goes on from there")
             self._advance()
         for one in self.all:
             one.forget_earlier()
@@ -158,11 +163,7 @@ class _Batch:
         rows = [row for row, one in enumerate(self.live) if not one.ended]
         if len(rows) == len(self.live):
             return
-        self._spend_time()
-        for row, one in enumerate(self.live):
-            if one.ended:
-                one.write_checkpoint(self.engine.saved(row))
-                one.write_sidecar(self.record(), engine=self.engine.name, n_batch=self.n_first)
+        self._write([row for row, one in enumerate(self.live) if one.ended])
         if rows:
             self.engine.keep(rows)
         self.live = [self.live[row] for row in rows]
@@ -184,12 +185,17 @@ class _Batch:
 
     def _keep(self) -> None:
         """Write a checkpoint of every replica, then forget the ones before: a kill in between leaves either set."""
-        self._spend_time()
-        for row, one in enumerate(self.live):
-            one.write_checkpoint(self.engine.saved(row))
-            one.write_sidecar(self.record(), engine=self.engine.name, n_batch=self.n_first)
+        self._write(range(len(self.live)))
         for one in self.all:
             one.forget_earlier()
+
+    def _write(self, rows: Iterable[int]) -> None:
+        self._spend_time()
+        record = self.record()
+        for row in rows:
+            # in this order: with its last checkpoint a run is over, and nothing is written any more
+            self.live[row].write_sidecar(record, engine=self.engine.name, n_batch=self.n_first)
+            self.live[row].write_checkpoint(self.engine.saved(row))
 
     def _spend_time(self) -> None:
         now_s = time.monotonic()

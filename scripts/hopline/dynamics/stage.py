@@ -21,9 +21,9 @@ class Stage:
     ``friction_per_ps`` belongs to the Langevin thermostat of npt and nvt, ``thermostat_time_fs`` to the Nose-Hoover
     chain that nvt may have instead. ``pressure_GPa``, ``barostat``, ``barostat_time_fs`` (relaxation time of the
     volume) and ``barostat_friction_per_ps`` (of the piston; None damps it critically) belong to npt; nve uses none of
-    them. A run goes evenly from ``temperature_K`` to ``temperature_last_K`` where that is given. An nvt run may sweep its
-    volume: the cell's lengths go evenly from ``scale_first`` to ``scale_last`` times the start's, a step before each
-    frame interval, so that one run visits compressed and expanded crystals.
+    them. A run goes evenly from ``temperature_K`` to ``temperature_last_K`` where that is given. An nvt run may sweep
+    its volume: the cell's lengths go evenly from ``scale_first`` to ``scale_last`` times the start's, a step before
+    each frame interval, so that one run visits compressed and expanded crystals.
     """
 
     ensemble: str

@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -74,6 +75,15 @@ def test_stopped_at_any_step_it_ends_as_if_unbroken(tmp_path, engine, name):
     assert sidecar["attempts"] == 3
     assert sidecar["status"] == "finished"
     assert sidecar["engine"] == engine
+
+
+def test_a_job_whose_time_is_nearly_over_stops_in_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(time.time() + 3))
+    # three seconds less the margin of a tenth
+    nap = dict.fromkeys(range(2, 40), lambda *_: time.sleep(0.2))
+    with pytest.raises(Stopped, match="time is nearly over, at"):
+        batch(tmp_path, ENSEMBLES["nve"], Argon(nap))
+    assert list(tmp_path.glob("work/0/checkpoint-*.npz"))
 
 
 def test_both_engines_run_the_same_nve(tmp_path):
