@@ -1,10 +1,17 @@
 """Changes to an HDF5 file, worked out in memory and carried out in steps that each leave the file whole."""
 
 import os
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from hopline.files import whole
 
 SUPERBLOCK, INDICES_AND_ROWS, FIRST_COUNT = range(3)
 """Steps of changing a file; counts follow one by one. The superblock, at its very start, says where it ends."""
+JOURNAL = ("starts", "lengths", "pieces")
+"""What a journal holds: where in the file the changes begin, their bytes' numbers, and the bytes."""
 
 
 class Draft:
@@ -69,28 +76,34 @@ class Draft:
     def flush(self) -> None:
         """Do nothing: HDF5's word that now would be a good moment."""
 
-    def carry_out(self, counts: list[int]) -> None:
+    def carry_out(self, counts: list[int], journal: Path) -> None:
         """Write to the file; ``counts`` are the places that say how many rows there are, in the order to write them.
 
         First what lies behind the present end: it may meet a full disk, and nothing refers to it yet. Then where the
         end is, else what refers to it would be refused; then rows of chunks begun before and the indices of chunks;
-        last the counts. Each step is on the disk before the next begins.
+        last the counts. Each step is on the disk before the next begins. A block of indices that lies on two pages of
+        the disk may be torn by the loss of the node all the same: so all changes are kept in ``journal`` until they
+        are done, see `redo`.
         """
+        steps = [(_step(start, start + length, counts), start, length) for start, length in self.changes]
+        changes = [(step, start, bytes(self._read(start, length))) for step, start, length in sorted(steps)]
         try:
             _write_at(self.descriptor, self.tail, self.size_before)
             os.fsync(self.descriptor)  # network file systems find out here that they are full
+            _keep(journal, [(start, piece) for _, start, piece in changes])
         except OSError:
             os.ftruncate(self.descriptor, self.size_before)
             raise
-        steps = [(_step(start, start + length, counts), start, length) for start, length in self.changes]
         before = SUPERBLOCK
-        for step, start, length in sorted(steps):
+        for step, start, piece in changes:
             if min(step, FIRST_COUNT) > before:
                 os.fsync(self.descriptor)
                 before = min(step, FIRST_COUNT)
-            _write_at(self.descriptor, self._read(start, length), start)
+            _write_at(self.descriptor, piece, start)
         if self.size < self.size_before:  # what a killed writer left unused
             os.ftruncate(self.descriptor, self.size)
+        os.fsync(self.descriptor)
+        journal.unlink()
 
     def _read(self, start: int, length: int) -> bytearray:
         found = bytearray(os.pread(self.descriptor, max(0, min(length, self.size_before - start)), start))
@@ -101,6 +114,33 @@ class Draft:
         behind = start + len(found) - self.size_before
         found += self.tail[behind : behind + length - len(found)]
         return found.ljust(length, b"\0")
+
+
+def redo(path: Path, journal: Path) -> None:
+    """Carry out the changes that a killed writer, or a lost node, may have left half done; none without a journal."""
+    if not journal.exists():
+        return
+    with np.load(journal, allow_pickle=False) as kept:
+        starts, lengths, pieces = (kept[name] for name in JOURNAL)
+    ends = np.cumsum(lengths)
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        for start, length, end in zip(starts.tolist(), lengths.tolist(), ends.tolist(), strict=True):
+            _write_at(descriptor, pieces[end - length : end].tobytes(), start)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    journal.unlink()
+
+
+def _keep(journal: Path, changes: list[tuple[int, bytes]]) -> None:
+    arrays = {
+        "starts": np.array([start for start, _ in changes], np.int64),
+        "lengths": np.array([len(piece) for _, piece in changes], np.int64),
+        "pieces": np.frombuffer(b"".join(piece for _, piece in changes), np.uint8),
+    }
+    with whole(journal) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _step(start: int, stop: int, counts: list[int]) -> int:

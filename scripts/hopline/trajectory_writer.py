@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hopline.console import InputError
 from hopline.files import whole
-from hopline.h5_draft import Draft
+from hopline.h5_draft import Draft, redo
 from hopline.trajectories import CREATOR, OBSERVABLES, SPACING_TOLERANCE
 from hopline.trajectory_formats import h5md_creator
 
@@ -97,6 +97,7 @@ class TrajectoryWriter:
         self._last_flush_s = clock.monotonic()
         with _named_errors(self.path):
             if n_frames is None:
+                _journal_of(self.path).unlink(missing_ok=True)
                 with whole(self.path) as temporary:
                     temporary.write_bytes(_empty_file(atoms, self._columns, author))
             else:
@@ -171,6 +172,7 @@ class TrajectoryWriter:
         """Make the file one of its first ``n_frames`` frames, in one instant where it is not already."""
         if not self.path.is_file():
             raise LostTrajectoryError(f"{self.path} does not exist: it cannot be continued")
+        redo(self.path, _journal_of(self.path))
         with self.path.open("rb") as opened:
             head = opened.read(len(HDF5_SIGNATURE))
         if head != HDF5_SIGNATURE and head.strip(b"\0"):  # zeros are what a lost node leaves
@@ -243,6 +245,7 @@ def _extend(path: Path, n_before: int, columns: Mapping[str, NDArray[Any]]) -> N
     import h5py
 
     stop = n_before + len(columns[STEPS])
+    redo(path, _journal_of(path))
     descriptor = os.open(path, os.O_RDWR)
     try:
         draft = Draft(descriptor)
@@ -256,7 +259,7 @@ def _extend(path: Path, n_before: int, columns: Mapping[str, NDArray[Any]]) -> N
                 space.select_hyperslab((n_before, *[0] * (rows.ndim - 1)), rows.shape)
                 dataset.write(h5py.h5s.create_simple(rows.shape), space, np.ascontiguousarray(rows))
                 counts.append(h5py.h5o.get_info(dataset).addr)
-        draft.carry_out(counts)
+        draft.carry_out(counts, _journal_of(path))
     except OSError as error:
         number = error.errno or errno.EIO
         message = f"{os.strerror(number)}: frames {n_before} to {stop - 1} are not written, those before them are whole"
@@ -292,6 +295,11 @@ def _named_errors(path: Path) -> Iterator[None]:
         if error.filename or not error.errno:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def _journal_of(path: Path) -> Path:
+    """Return where changes to a trajectory are kept while they are carried out."""
+    return path.with_name(f".{path.name}.changes")
 
 
 def _to_disk(path: Path) -> None:

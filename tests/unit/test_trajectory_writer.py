@@ -1,5 +1,6 @@
 """H5MD survives ``kill -9`` and a full disk at any instant, opens elsewhere, continued to an unbroken file's bits."""
 
+import contextlib
 import errno
 import os
 import resource
@@ -392,6 +393,70 @@ def test_stopped_at_every_single_write(tmp_path, monkeypatch, n_before):
         writer.flush()  # the same writer may try again
         assert content(path) == content(whole_file)
     assert n_writes > 8  # one a data set and more
+
+
+class NodeLossError(BaseException):
+    """The end of a process that nothing in it can answer to."""
+
+
+class Tears:
+    """The system's ``pwrite`` but for one call, of which half reaches the disk; then the node is lost, or it goes on.
+
+    Going on stands for a disk that wrote later pages first; what lies behind the end is on the disk before they come.
+    """
+
+    def __init__(self, torn: int, size_before: int, *, lost: bool) -> None:
+        self.left, self.size_before, self.lost, self.met, self.really = (
+            torn,
+            size_before,
+            lost,
+            False,
+            os.pwrite,
+        )
+
+    def __call__(self, file, data, place):
+        """Write, or half of it."""
+        if not self.lost and place >= self.size_before:
+            return self.really(file, data, place)
+        self.left -= 1
+        if self.left == -1:
+            self.met = True
+            self.really(file, data[: len(data) // 2], place)
+            if self.lost:
+                raise NodeLossError
+            return len(data)
+        return self.really(file, data, place)
+
+
+@pytest.mark.usefixtures("few_frames_per_flush")
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_node_lost_amid_a_write_loses_no_frame_of_a_checkpoint(tmp_path, monkeypatch, lost):
+    """Whichever write was torn, what was synced before comes back from the journal, and goes on to the same bits."""
+    start, whole_file, path = (tmp_path / name for name in ("start.h5", "whole.h5", "a.h5"))
+    write(start, None, 98)
+    write(whole_file, None, 105)
+    for torn in range(1000):
+        path.unlink(missing_ok=True)
+        shutil.copy(start, path)
+        writer = TrajectoryWriter(path, LITHIUM, frame_interval_ps=0.1, n_frames=98)
+        tears = Tears(torn, start.stat().st_size, lost=lost)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", tears)
+            # the journal of the node that was lost later is still there
+            patch.setattr(Path, "unlink", lambda *_, **__: None)
+            with contextlib.suppress(NodeLossError):
+                add(writer, 105)
+        if not tears.met:
+            break
+        assert_continues_from(path, whole_file, 98, 105)
+    assert torn > 8
+
+
+def assert_continues_from(path, whole_file, n_frames, n_last):
+    writer = TrajectoryWriter(path, LITHIUM, frame_interval_ps=0.1, n_frames=n_frames)
+    add(writer, n_last)
+    writer.flush()
+    assert content(path) == content(whole_file)
 
 
 def test_full_disk_at_many_instants(tmp_path, unbroken):
