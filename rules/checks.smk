@@ -292,8 +292,25 @@ def check_exploration():
     refuse("exploration.potential", f"{name!r} is not there; {remedy}")
 
 
+def check_dynamics():
+    """Refuse a thermostat or a barostat that the engine does not have, and a friction that nothing feels."""
+    dynamics, exploration = config["dynamics"], config["exploration"]
+    barostats = {"dynamics.npt": dynamics["npt"]}
+    if exploration["ensemble"] == "npt":
+        barostats["exploration"] = exploration
+    chosen = {f"{key}.barostat": (section["barostat"], "langevin-piston") for key, section in barostats.items()}
+    chosen["dynamics.nvt.thermostat"] = (dynamics["nvt"]["thermostat"], "langevin")
+    for key, (value, of_ase) in chosen.items():
+        if dynamics["engine"] == "ase" and value != of_ase:
+            refuse(key, f"{value} needs dynamics.engine: batched; engine ase has {of_ase}")
+    friction = "barostat_friction_per_ps"
+    if friction in dynamics["npt"] and dynamics["npt"]["barostat"] != "langevin-piston":
+        refuse(f"dynamics.npt.{friction}", f"barostat {dynamics['npt']['barostat']} has none: leave it out")
+
+
 def check_references():
     check_exploration()
+    check_dynamics()
     giving_volume = config["dynamics"]["npt"].get("volume_from_potential")
     check_reference("dynamics.npt.volume_from_potential", giving_volume, config["potentials"])
     for check, section in (

@@ -36,11 +36,23 @@ rule build_structures:
         " > {log:q} 2>&1"
 
 
+def exploring_card(wildcards):
+    return f"results/{wildcards.system}/potentials/{config['exploration']['potential']}/card.json"
+
+
+def exploration_flags(wildcards):
+    """Spell the settings of an exploration, its engine and its limits; its runs are cut into jobs as dynamics are."""
+    section = dict(config["exploration"])
+    potential, _ = section.pop("potential"), section.pop("temperatures_K")
+    return as_flags({**section, **config["dynamics"]["limits"], **engine_of(potential)})
+
+
 rule explore_configurations:
     input:
         script=script("explore_configurations"),
         start="results/{system}/structures/{composition}.extxyz",
-        potential=lambda w: f"results/{w.system}/potentials/{config['exploration']['potential']}/card.json",
+        potential=exploring_card,
+        from_batch=lambda w: exploration_batch_of(w),
     output:
         trajectory="results/{system}/configurations/{composition}/{temperature_K}K.h5",
         sidecar="results/{system}/configurations/{composition}/{temperature_K}K.json",
@@ -50,12 +62,10 @@ rule explore_configurations:
         lambda w: stack_of(config["exploration"]["potential"])
     threads: 1
     resources:
-        gpu=1,
+        gpu=lambda w: gpus_of("explore"),
     params:
-        flags=as_flags(
-            {key: value for key, value in config["exploration"].items() if key not in ("potential", "temperatures_K")}
-        ),
-        limits=as_flags(config["dynamics"]["limits"]),
+        flags=exploration_flags,
+        from_batch=input_flags("from_batch"),
         seed=lambda w: seed("explore", w.system, w.composition, w.temperature_K),
     shell:
         "OMP_NUM_THREADS={threads} python {input.script:q}"
@@ -63,7 +73,7 @@ rule explore_configurations:
         " --potential {input.potential:q}"
         " --temperature-K {wildcards.temperature_K}"
         " {params.flags}"
-        " {params.limits}"
+        " {params.from_batch}"
         " --seed {params.seed}"
         " --trajectory {output.trajectory:q}"
         " > {log:q} 2>&1"

@@ -8,7 +8,12 @@ potentials run only once their stability.json says that they are fit for it.
 FOLDER = "results/{system}/dynamics/{potential}/{composition}/{temperature_K}K"
 CARD = "results/{system}/potentials/{potential}/card.json"
 N_REPLICAS = config["dynamics"]["production"]["replicas"]
-ENGINE = {name: config["dynamics"][name] for name in ("engine", "accelerate", "checkpoint_interval_s")}
+
+
+def engine_of(potential):
+    """Return what moves the atoms and how; the ways to a faster model are MACE's."""
+    engine = {name: config["dynamics"][name] for name in ("engine", "accelerate", "checkpoint_interval_s")}
+    return engine if config["potentials"][potential]["family"] == "mace" else engine | {"accelerate": "none"}
 
 
 def run_flags(stage):
@@ -27,7 +32,7 @@ def run_flags(stage):
         if stage == "nvt":
             section["discard_fraction"] = config["dynamics"]["npt"]["discard_fraction"]
         section["mobile"] = config["systems"][wildcards.system]["mobile"]
-        return as_flags({**section, **config["dynamics"]["limits"], **ENGINE})
+        return as_flags({**section, **config["dynamics"]["limits"], **engine_of(wildcards.potential)})
 
     return flags
 

@@ -4,9 +4,10 @@ import dataclasses
 from functools import partial
 
 import h5py
-from model_systems import CPU, argon, argon_model
+from model_systems import CPU, OneOfBatch, argon, argon_model
 from small import Springs, rocksalt_lif
 
+from hopline import files
 from hopline.dynamics.checks import Limits
 from hopline.dynamics.protocol import draw_momenta, remove_total_momentum
 from hopline.dynamics.replica import Replica
@@ -97,3 +98,32 @@ def contents(path):
             )
         )
         return found
+
+
+ENSEMBLES = {
+    "nve": stage("nve"),
+    "langevin": stage("nvt"),
+    "nose-hoover": stage("nvt", thermostat="nose-hoover"),
+    "ramp": stage("nvt", temperature_last_K=600.0),
+    "sweep": stage("nvt", scale_first=1.0, scale_last=1.03),
+    "piston": stage("npt"),
+    "cell-rescaling": stage("npt", barostat="stochastic-cell-rescaling"),
+}
+ASE_KNOWS = ("nve", "langevin", "ramp", "sweep", "piston")
+VARIANTS = [("batched", name) for name in ENSEMBLES] + [("ase", name) for name in ASE_KNOWS]
+
+
+def calculator_of(engine, happens=None):
+    calculator = Argon(happens)
+    return calculator if engine == "batched" else OneOfBatch(calculator.join([None]))
+
+
+def same(first, second, n=3):
+    """Compare trajectories bit for bit, and the figures of their checks."""
+    for number in range(n):
+        one, other = contents(first / f"{number}.h5"), contents(second / f"{number}.h5")
+        assert one.keys() == other.keys()
+        assert [name for name in one if one[name] != other[name]] == []
+        figures = [files.read_json(folder / f"{number}.json") for folder in (first, second)]
+        for name in ("status", "reason", "checks", "simulated_ps"):
+            assert figures[0][name] == figures[1][name], name

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import tempfile
 import zipfile
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 HEAD_BYTES, MOST_LETTERS = 200, 40
 """Read of a file that is not what it should be, and shown of it if it is text."""
+TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.(?!changes$)\w+)*")
+"""Names that `whole` gives; a trajectory's changes (`trajectory_writer`) are something else."""
 
 
 @contextmanager
@@ -46,6 +49,13 @@ def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove what killed writers left in a folder (see `whole`); nobody else may be writing to it."""
+    for path in folder.iterdir():
+        if TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def _umask() -> int:

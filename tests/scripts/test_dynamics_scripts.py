@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
-from small import Springs, call_script, label, refused, rocksalt_lif
+from foundations import head_as_parent
+from small import Springs, call_script, label, refused, rocksalt_lif, write_potential
 
 from hopline import files, frames
+from hopline.dynamics.protocol import draw_momenta
+from hopline.potentials import chgnet
 from hopline.trajectories import read_trajectory
 
 SHORT = ["--duration-ps", 0.2, "--timestep-fs", 2, "--temperature-K", 300]
@@ -14,13 +17,13 @@ BAROSTAT = ["--pressure-GPa", 0, "--barostat-time-fs", 200]
 
 @pytest.fixture
 def springs(tmp_path, monkeypatch):
-    """Put atoms on springs in the place of a potential; return the flags of a start and of that potential."""
+    """Put atoms on springs in the place of a potential; return the flags of a start, that potential and its engine."""
     atoms = rocksalt_lif(rattle_A=0)
     frames.write_frames(tmp_path / "start.extxyz", [atoms])
     (tmp_path / "card.json").write_text("{}")
     loader = "hopline.potentials.calculator.load_calculator"
-    monkeypatch.setattr(loader, lambda _: Springs(atoms.positions, stiffness=5.0))
-    return ["--start", tmp_path / "start.extxyz", "--potential", tmp_path / "card.json"]
+    monkeypatch.setattr(loader, lambda _, accelerate: Springs(atoms.positions, stiffness=5.0))  # noqa: ARG005
+    return ["--start", tmp_path / "start.extxyz", "--potential", tmp_path / "card.json", "--engine", "ase"]
 
 
 def ended(path):
@@ -47,7 +50,7 @@ def test_the_protocol_runs_from_script_to_script(tmp_path, springs):
     for path in starts:
         np.testing.assert_allclose(frames.read_frames(path)[0].get_momenta().sum(axis=0), 0, atol=1e-7)
 
-    replica = ["--start", starts[0], "--potential", tmp_path / "card.json", *SHORT, "--trajectory", nve]
+    replica = ["--start", starts[0], *springs[2:], *SHORT, "--trajectory", nve]
     assert call_script("simulate_replica", *replica) == 0
     run, sidecar = ended(nve)
     assert run.frame_interval_ps == pytest.approx(0.01)
@@ -84,6 +87,73 @@ def test_an_exploded_replica_keeps_its_frames_and_saves_the_offending_one(tmp_pa
     assert len(frames.read_frames(tmp_path / "nve.offending.extxyz")) == 1
 
 
+@pytest.fixture(params=["chgnet", "mace"])
+def potential(request, tmp_path):
+    """Write the card of CHGNet as shipped (float32), or of a small MACE with random weights (float64)."""
+    if request.param == "mace":
+        head_as_parent(tmp_path)
+    else:
+        chgnet.export_weights("0.3.0", tmp_path / "model.pt", source=None, head=None)
+        write_potential(tmp_path, tmp_path / "model.pt")
+    return tmp_path / "card.json"
+
+
+def test_replicas_in_a_batch_are_put_in_place_one_by_one(tmp_path, potential):
+    """Sizes and temperatures of their own; the same as alone but for the model's rounding."""
+    starts = [tmp_path / f"{name}.extxyz" for name in ("host", "vacancy")]
+    for path, atoms in zip(starts, (rocksalt_lif(seed=1), rocksalt_lif(seed=2)[1:]), strict=True):
+        draw_momenta(atoms, 300, seed=1)
+        frames.write_frames(path, [atoms])
+    settings = ["--potential", potential, "--timestep-fs", 1, "--duration-ps", 0.02, "--frame-interval-fs", 2]
+    temperatures_K = (300, 600)
+    together = [tmp_path / "together" / f"{path.stem}.h5" for path in starts]
+    batch = tmp_path / "batch.json"
+    arguments = ["--start", *starts, "--temperature-K", *temperatures_K, "--trajectory", *together]
+    assert call_script("simulate_replica", *settings, *arguments, "--write-batch", batch) == 0
+    runs = files.read_json(batch)["runs"]
+    assert {name: run["status"] for name, run in runs.items()} == {str(path): "finished" for path in together}
+    assert not any(path.exists() for path in together)
+
+    for start, temperature_K, path in zip(starts, temperatures_K, together, strict=True):
+        single = [*settings, "--start", start, "--temperature-K", temperature_K]
+        assert call_script("simulate_replica", *single, "--from-batch", batch, "--trajectory", path) == 0
+        alone = tmp_path / "alone" / path.name
+        assert call_script("simulate_replica", *single, "--trajectory", alone) == 0
+        (one, sidecar), (other, sidecar_of_batch) = ended(alone), ended(path)
+        np.testing.assert_allclose(one.positions_A, other.positions_A, atol=1e-4)
+        assert (sidecar["replicas_in_batch"], sidecar_of_batch["replicas_in_batch"]) == (1, 2)
+        assert sidecar_of_batch["simulated_ps"] == pytest.approx(0.02)
+
+
+def test_a_batch_that_did_not_run_puts_nothing_in_place(tmp_path, springs, capsys):
+    path, atoms = tmp_path / "nve.h5", rocksalt_lif(rattle_A=0)
+    draw_momenta(atoms, 300, seed=1)
+    frames.write_frames(tmp_path / "start.extxyz", [atoms])
+    arguments = [*springs, *SHORT, "--trajectory", path, "--from-batch", tmp_path / "batch.json"]
+    assert "does not hold this run" in refused(capsys, call_script("simulate_replica", *arguments))
+    assert not path.exists()
+
+
+def test_an_exploded_run_of_a_batch_is_told_and_kept(tmp_path, springs):
+    paths, batch = [tmp_path / f"nve-{number}.h5" for number in (1, 2)], tmp_path / "batch.json"
+    limits = ["--max-temperature-ratio", 0.01, "--seed", 1, 2]
+    arguments = [*springs, *SHORT, *limits, "--trajectory", *paths]
+    assert call_script("simulate_replica", *arguments, "--write-batch", batch) == 0
+    assert {run["status"] for run in files.read_json(batch)["runs"].values()} == {"exploded"}
+    single = [*springs, *SHORT, "--max-temperature-ratio", 0.01, "--seed", 2, "--trajectory", paths[1]]
+    assert call_script("simulate_replica", *single, "--from-batch", batch) == 0
+    assert ended(paths[1])[1]["status"] == "exploded"
+    assert (tmp_path / "nve-2.offending.extxyz").exists()
+    assert not paths[0].exists()
+
+
+def test_as_many_values_as_trajectories_or_one(tmp_path, springs, capsys):
+    paths = [tmp_path / f"{number}.h5" for number in range(3)]
+    arguments = [*springs, *SHORT, "--temperature-K", 300, 400, "--trajectory", *paths]
+    told = refused(capsys, call_script("simulate_replica", *arguments))
+    assert "--temperature-K has 2 values for 3 trajectories" in told
+
+
 @pytest.mark.parametrize(
     "changes",
     [["--temperature-K", -3], ["--timestep-fs", 0], ["--duration-ps", "nan"], ["--start", "nowhere.extxyz"]],
@@ -117,6 +187,7 @@ def test_a_shipped_potential_is_fetched_evaluated_and_run(tmp_path, capsys):
     assert (tmp_path / "card.json.provenance.json").exists()
 
     atoms = label(rocksalt_lif(), forces=np.ones((8, 3)), stress=np.zeros((3, 3)))
+    atoms.set_momenta(np.zeros((8, 3)))
     frames.write_frames(tmp_path / "test.extxyz", [atoms])
     outputs = ["--evaluation", tmp_path / "evaluation.json", "--predictions", tmp_path / "predictions.csv"]
     arguments = ["--potential", card, "--test", tmp_path / "test.extxyz", "--mobile", "Li", *outputs]
@@ -132,6 +203,7 @@ def test_a_shipped_potential_is_fetched_evaluated_and_run(tmp_path, capsys):
 
     capsys.readouterr()
     (tmp_path / "model.pt").write_bytes(b"another")
+    arguments[-1] = tmp_path / "another.h5"
     assert "sha256 differs" in refused(capsys, call_script("simulate_replica", *arguments))
 
 

@@ -110,6 +110,20 @@ CASES = {
         setting("systems", "lif", "temperatures_K", to=[-700]),
         "systems.lif.temperatures_K.0: -700: must be more than 0",
     ),
+    "a thermostat of the other engine": (
+        setting("dynamics", to={"engine": "ase", "nvt": {"thermostat": "nose-hoover"}}),
+        "dynamics.nvt.thermostat: nose-hoover needs dynamics.engine: batched; engine ase has langevin",
+    ),
+    "a friction that nothing feels": (
+        setting(
+            "dynamics", "npt", to={"barostat": "stochastic-cell-rescaling", "barostat_friction_per_ps": 10}
+        ),
+        "dynamics.npt.barostat_friction_per_ps: barostat stochastic-cell-rescaling has none: leave it out",
+    ),
+    "misspelt batch": (
+        setting("execution", to={"batch": "condition"}),
+        "execution.batch: 'condition' is not known; did you mean 'conditions'?",
+    ),
     "zero replicas": (
         setting("dynamics", "production", "replicas", to=0),
         "dynamics.production.replicas: 0: must be at least 1",

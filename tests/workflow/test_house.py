@@ -12,6 +12,8 @@ RULE_FILES = sorted((REPOSITORY / "rules").glob("*.smk"))
 SHARED_FLAGS = {"training_flags", "md_flags", "dft_flags"}
 SCRIPTS = sorted(path for path in (REPOSITORY / "scripts").glob("*.py") if path.stem not in SHARED_FLAGS)
 MODULES = sorted(LIBRARY.rglob("*.py"))
+BATCH = "_batch"
+"""Ends the name of a rule that does in one job what the rule of the name before it does in many."""
 
 FOUNDATION = [
     "console",
@@ -26,6 +28,7 @@ FOUNDATION = [
     "structures",
     "trajectory_formats",
     "trajectories",
+    "h5_draft",
     "trajectory_writer",
     "work_folder",
 ]
@@ -37,6 +40,7 @@ FAMILY_PACKAGES = {
     "chgnet": {
         "potentials/chgnet.py",
         "potentials/chgnet_batch.py",
+        "potentials/chgnet_graphs.py",
         "finetuning/chgnet.py",
         "finetuning/chgnet_learner.py",
         ENCODERS,
@@ -72,9 +76,15 @@ def relative(path):
     return path.relative_to(LIBRARY).as_posix()
 
 
+def script_of(rule):
+    """Name of a rule's script: a rule of a batch calls that of the single run."""
+    return rule.removesuffix(BATCH)
+
+
 def test_each_rule_has_a_script_of_its_name_and_each_script_a_rule():
     rules = [rule for path in RULE_FILES for rule in rules_of(path)]
-    assert sorted(rules) == [path.stem for path in SCRIPTS]
+    assert sorted(rule for rule in rules if rule == script_of(rule)) == [path.stem for path in SCRIPTS]
+    assert {script_of(rule) for rule in rules} == {path.stem for path in SCRIPTS}
 
 
 @pytest.mark.parametrize("path", RULE_FILES, ids=lambda path: path.name)
@@ -86,7 +96,7 @@ def test_rule_file_opens_with_a_docstring(path):
 def test_script_log_and_rule_share_a_name(path):
     for block in re.split(r"^(?=rule \w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
         name = re.match(r"rule (\w+):", block)[1]
-        assert f'script=script("{name}")' in block
+        assert f'script=script("{script_of(name)}")' in block
         assert re.search(rf'^    log:\n        "logs/{name}[/.]', block, flags=re.MULTILINE)
         assert re.search(r"^    shell:\n", block, flags=re.MULTILINE)
         assert re.search(r"^    conda:\n", block, flags=re.MULTILINE)

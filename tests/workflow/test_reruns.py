@@ -13,8 +13,10 @@ REPORT, SUMMARY, EVALUATIONS = ("report_system", "lif"), ("collect_summary",), (
 
 @pytest.fixture(scope="module")
 def finished(tree: Path) -> Path:
-    """Copy of the repository in which the quickstart has run (with empty results)."""
-    workflow_runs.finish_everything(tree, tree / "config" / "quickstart.yaml")
+    """Copy of the repository in which the quickstart has run, a replica a job (with empty results)."""
+    quickstart = tree / "config" / "quickstart.yaml"
+    workflow_runs.write_config(quickstart, quickstart, lambda config: config.pop("execution"))
+    workflow_runs.finish_everything(tree, quickstart)
     return tree
 
 

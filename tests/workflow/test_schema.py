@@ -48,8 +48,8 @@ OPTIONAL_WITHOUT_DEFAULT = {
     "replay.*.source", "replay.*.download", "replay.*.level_of_theory", "replay.*.energy_kind",
     "test_sets.*.replay", "test_sets.*.system", "test_sets.*.source", "test_sets.*.level_of_theory",
     "test_sets.*.energy_kind",
-    "dynamics.npt.volume_from",
-    "dynamics.npt.volume_from_potential",
+    "exploration.temperature_last_K", "dynamics.npt.barostat_friction_per_ps",
+    "dynamics.npt.volume_from", "dynamics.npt.volume_from_potential",
     "diffusion.fit_start_ps", "diffusion.fit_stop_ps", "diffusion.hop_length_A",
 }  # fmt: skip
 """Left out they mean something that no single value says: one of two ways, or `find it yourself`."""

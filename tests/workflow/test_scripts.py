@@ -10,7 +10,7 @@ import pytest
 import workflow_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = {"flags", "dft_flags"}
+SHARED = {"training_flags", "md_flags", "dft_flags"}
 SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py") if path.stem not in SHARED)
 HEAVY = {"torch", "mace", "chgnet", "pymatgen", "sklearn", "snakemake", "matplotlib", "MDAnalysis"}
 MAX_CPU_S = 1.0

@@ -54,25 +54,33 @@ def forget_others(folder: Path, step: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_common(folders: Sequence[Path], identities: Sequence[str]) -> list[Checkpoint | None]:
+def read_common(
+    folders: Sequence[Path], identities: Sequence[str], n_steps: Sequence[int]
+) -> list[Checkpoint | None]:
     """Return where each replica goes on: at the newest step common to all, or each at its own where there is none.
 
-    A replica that exploded has all later steps in common with the others. Checkpoints of other runs (other settings,
-    start or potential) and damaged ones do not count.
+    A replica that exploded has all later steps in common with the others. One that is over (exploded, or at its last
+    of ``n_steps``) and has no earlier checkpoint left was over before the others' last: it stays out of it. Checkpoints
+    of other runs (other settings, start or potential) and damaged ones do not count.
     """
     found = [
         {one.step: one for path in _all(folder) if (one := _read(path, identity)) is not None}
         for folder, identity in zip(folders, identities, strict=True)
     ]
     ends = [min((step for step, one in mine.items() if one.ended), default=NEVER) for mine in found]
+    over = [
+        len(mine) == 1 and (last in mine or end in mine)
+        for mine, last, end in zip(found, n_steps, ends, strict=True)
+    ]
+    together = [(mine, end) for mine, end, is_over in zip(found, ends, over, strict=True) if not is_over]
     common = [
         step
-        for step in set().union(*found)
-        if all(step in mine or end <= step for mine, end in zip(found, ends, strict=True))
+        for step in set().union(*(mine for mine, _ in together))
+        if all(step in mine or end <= step for mine, end in together)
     ]
     return [
-        mine[min(max(common), end) if common else max(mine)] if mine else None
-        for mine, end in zip(found, ends, strict=True)
+        None if not mine else mine[max(mine) if is_over or not common else min(max(common), end)]
+        for mine, end, is_over in zip(found, ends, over, strict=True)
     ]
 
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from ase import Atoms
 
-from hopline.console import InputError, Stopped, progress
+from hopline.console import InputError, Stopped, progress, say
 from hopline.dynamics import checkpoint
 from hopline.dynamics.checks import Limits
 from hopline.dynamics.engine import Engine, Saved
 from hopline.dynamics.outcomes import Outcome
 from hopline.dynamics.replica import Replica, Running
 from hopline.dynamics.stage import Stage, refuse_unlike
+from hopline.files import remove_left_over
 from hopline.potentials.forcefield import SystemRefused
 from hopline.stopping import asked_to_stop, stop_at_s, stoppable
 from hopline.units import FS_PER_PS
@@ -67,9 +68,10 @@ def simulate(
     keys = [replica.identity(depends_on or {}) for replica in replicas]
     with ExitStack() as stack:
         for replica in replicas:
-            stack.enter_context(held(replica.folder))
+            remove_left_over(stack.enter_context(held(replica.folder)))
         stack.enter_context(stoppable())
-        found = checkpoint.read_common([replica.folder for replica in replicas], keys)
+        n_steps = [replica.stage.n_steps for replica in replicas]
+        found = checkpoint.read_common([replica.folder for replica in replicas], keys, n_steps)
         running = [
             Running(replica, key, limits, one, mobile=mobile, velocities=velocities)
             for replica, key, one in zip(replicas, keys, found, strict=True)
@@ -94,11 +96,11 @@ def take_over(replicas: Sequence[Replica], *, depends_on: Mapping[str, Any], bat
     for replica in replicas:
         with held(replica.folder):
             key = replica.identity(depends_on)
-            [found] = checkpoint.read_common([replica.folder], [key])
+            [found] = checkpoint.read_common([replica.folder], [key], [replica.stage.n_steps])
             if found is None or not (found.ended or found.step == replica.stage.n_steps):
                 raise InputError(
-                    f"{replica.folder} does not hold this run to its end, though {batch} says so: remove {batch} and "
-                    "start again"
+                    f"{replica.folder} does not hold this run to its end, as it should after {batch}: remove that file "
+                    "and start again"
                 )
             replica.publish()
 
@@ -113,6 +115,8 @@ class _Batch:
         self.record = record
         self.live = [one for one in running if not one.ended]
         self.n_first = len(self.live)
+        if len(running) > self.n_first:
+            say(f"{len(running) - self.n_first} of {len(running)} runs were over already")
         if not self.live:
             return
         self.engine = make_engine(
@@ -126,8 +130,9 @@ class _Batch:
         """Advance all until each has ended; a line says how far they are."""
         if not self.live:
             return
-        last_s = self.clock_s = time.monotonic()
-        over_s = stop_at_s(math.inf)
+        self.clock_s = time.monotonic()
+        # the start is kept at once: then all that explode later have a step in common with the others
+        last_s, over_s = -math.inf, stop_at_s(math.inf)
         stage = self.live[0].replica.stage
         left = max(one.n_steps - one.step for one in self.live)
         for _ in progress(count(), total=left, label=stage.ensemble, unit="steps", note=self._note):

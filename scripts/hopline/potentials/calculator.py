@@ -15,14 +15,11 @@ from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
 
 from hopline.console import InputError
-from hopline.potentials.card import read_card
+from hopline.potentials.card import NOT_ACCELERATED, read_card
 from hopline.potentials.forcefield import BatchForces, ForceField, SystemRefused
 from hopline.potentials.neighbours import SKIN_A
 
 FAMILIES = ("chgnet", "mace")
-NOT_ACCELERATED = "none"
-ACCELERATIONS = (NOT_ACCELERATED, "cuequivariance", "compile")
-"""Ways to a faster model on a GPU; all give the same numbers but for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +126,7 @@ def load_calculator(
 ) -> BatchedCalculator:
     """Return the calculator (energy eV, forces eV/A, stress eV/A^3) that a potential card describes.
 
-    ``accelerate`` is one of ``ACCELERATIONS``; what the family, the machine or the packages do not offer is refused.
+    ``accelerate`` is one of `card.ACCELERATIONS`; what family, machine or packages do not offer is refused.
     """
     card, model = read_card(card_path)
     family = family_module(card.family)

@@ -9,6 +9,10 @@ from typing import Any
 from hopline.console import InputError
 from hopline.files import read_json, sha256, write_json
 
+NOT_ACCELERATED = "none"
+ACCELERATIONS = (NOT_ACCELERATED, "cuequivariance", "compile")
+"""Ways to a faster model on a GPU; all give the same numbers but for rounding."""
+
 
 @dataclass(frozen=True)
 class Card:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from hopline.console import InputError, progress
 from hopline.files import read_torch, write_tensors
-from hopline.potentials.calculator import NOT_ACCELERATED, BatchedCalculator
+from hopline.potentials.calculator import BatchedCalculator
+from hopline.potentials.card import NOT_ACCELERATED
 from hopline.potentials.chgnet_batch import (
     denormals_flushed,
     references_of,

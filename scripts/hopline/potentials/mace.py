@@ -27,7 +27,8 @@ from torch import Tensor
 
 from hopline.console import InputError, say
 from hopline.files import read_torch
-from hopline.potentials.calculator import ACCELERATIONS, NOT_ACCELERATED, BatchedCalculator
+from hopline.potentials.calculator import BatchedCalculator
+from hopline.potentials.card import ACCELERATIONS, NOT_ACCELERATED
 from hopline.potentials.edge_forcefield import EdgeForceField, shortest_of
 from hopline.potentials.forcefield import BatchForces, ForceField
 from hopline.potentials.neighbours import SKIN_A, NeighbourList, Pairs

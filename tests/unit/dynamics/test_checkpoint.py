@@ -22,13 +22,14 @@ def fill(folder, *steps, ends=None):
     return folder
 
 
-def common(*folders, identity="mine"):
-    found = checkpoint.read_common(folders, [identity] * len(folders))
+def common(*folders, identity="mine", n_steps=1000):
+    n = len(folders)
+    found = checkpoint.read_common(folders, [identity] * n, [n_steps] * n)
     return [one and one.step for one in found]
 
 
 def test_what_is_written_comes_back_bit_for_bit(tmp_path):
-    [back] = checkpoint.read_common([fill(tmp_path / "a", 7)], ["mine"])
+    [back] = checkpoint.read_common([fill(tmp_path / "a", 7)], ["mine"], [1000])
     known = saved(7)
     assert (back.step, back.identity, back.ended) == (7, "mine", False)
     assert back.values == known.values
@@ -54,6 +55,14 @@ def test_a_batch_goes_on_from_the_newest_step_that_all_have(tmp_path):
 def test_one_that_exploded_has_all_later_steps_in_common(tmp_path, others, expected):
     """It was in the batch up to step 15: who goes on from before that goes on with it."""
     assert common(fill(tmp_path / "a", *others), fill(tmp_path / "b", 10, 15, ends=15)) == expected
+
+
+def test_one_that_was_over_before_stays_out_of_it(tmp_path):
+    finished, exploded = fill(tmp_path / "a", 100), fill(tmp_path / "b", 90, ends=90)
+    others = fill(tmp_path / "c", 40), fill(tmp_path / "d", 40, 60)
+    assert common(finished, exploded, *others, n_steps=100) == [100, 90, 40, 40]
+    # killed while all wrote their last
+    assert common(fill(tmp_path / "e", 80, 100), fill(tmp_path / "f", 80), n_steps=100) == [80, 80]
 
 
 def test_others_runs_and_damaged_files_do_not_count(tmp_path, capsys):

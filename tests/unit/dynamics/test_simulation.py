@@ -5,12 +5,13 @@ import os
 import resource
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from md_runs import NO_LIMITS, Argon, batch, contents, stage
-from model_systems import OneOfBatch, argon, argon_model
+from md_runs import ENSEMBLES, NO_LIMITS, VARIANTS, Argon, batch, calculator_of, contents, same, stage
+from model_systems import argon, argon_model
 
 from hopline import files
 from hopline.console import InputError, Stopped
@@ -22,37 +23,9 @@ from hopline.frames import read_frames
 from hopline.potentials.forcefield import SystemRefused
 from hopline.trajectories import read_trajectory
 
-ENSEMBLES = {
-    "nve": stage("nve"),
-    "langevin": stage("nvt"),
-    "nose-hoover": stage("nvt", thermostat="nose-hoover"),
-    "ramp": stage("nvt", temperature_last_K=600.0),
-    "sweep": stage("nvt", scale_first=1.0, scale_last=1.03),
-    "piston": stage("npt"),
-    "cell-rescaling": stage("npt", barostat="stochastic-cell-rescaling"),
-}
-ASE_KNOWS = ("nve", "langevin", "ramp", "sweep", "piston")
-VARIANTS = [("batched", name) for name in ENSEMBLES] + [("ase", name) for name in ASE_KNOWS]
-
-
-def calculator_of(engine, happens=None):
-    calculator = Argon(happens)
-    return calculator if engine == "batched" else OneOfBatch(calculator.join([None]))
-
 
 def terminate(*_):
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def same(first, second, n=3):
-    """Compare trajectories bit for bit, and the figures of their checks."""
-    for number in range(n):
-        one, other = contents(first / f"{number}.h5"), contents(second / f"{number}.h5")
-        assert one.keys() == other.keys()
-        assert [name for name in one if one[name] != other[name]] == []
-        figures = [files.read_json(folder / f"{number}.json") for folder in (first, second)]
-        for name in ("status", "reason", "checks", "simulated_ps"):
-            assert figures[0][name] == figures[1][name], name
 
 
 @pytest.mark.parametrize(("engine", "name"), VARIANTS)
@@ -214,6 +187,18 @@ def test_a_lost_or_damaged_trajectory_is_made_anew(tmp_path, capsys):
         same(tmp_path / "whole", tmp_path / "cut")
         for path in (tmp_path / "cut").glob("work/*/*"):
             path.unlink()
+
+
+def test_what_a_killed_writer_left_over_is_removed(tmp_path):
+    with pytest.raises(Stopped):
+        batch(tmp_path, ENSEMBLES["nve"], Argon({9: terminate}))
+    work = tmp_path / "work" / "0"
+    kept = {path.name for path in work.iterdir()}
+    for name in (".0-k3_a9b2c.h5", ".checkpoint-000000000008-abcdefgh.npz"):
+        (work / name).write_bytes(b"cut off")
+    batch(tmp_path, ENSEMBLES["nve"], Argon())
+    assert {path.suffix for path in work.iterdir()} == {Path(name).suffix for name in kept}
+    assert not [path for path in work.iterdir() if path.name.startswith(".")]
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path):
