@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hopline.console import InputError
-from hopline.dynamics import checks, stage
+from hopline.dynamics import checkpoint, checks, stage
 from hopline.dynamics.engine import ENGINES
 from hopline.potentials.card import ACCELERATIONS
-
-CHECKPOINT_INTERVAL_S = 300.0
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +47,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="a faster model, where there is CUDA",
     )
     parser.add_argument(
-        "--checkpoint-interval-s", type=float, default=CHECKPOINT_INTERVAL_S,
-        help=f"a killed run loses less than this (default {CHECKPOINT_INTERVAL_S:g})",
+        "--checkpoint-interval-s", type=float, default=checkpoint.INTERVAL_S,
+        help=f"a killed run loses less than this (default {checkpoint.INTERVAL_S:g})",
     )  # fmt: skip
 
 
@@ -99,6 +97,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         ("max_energy_jump_eV_per_atom", "largest change of the total energy between two frames, eV/atom"),
         ("max_host_displacement_ratio", "largest rms displacement of the host's atoms over their spacing"),
         ("max_energy_drift_meV_per_atom_per_ps", "NVE: largest drift of the total energy, meV/atom/ps"),
+        ("max_heating_share", "NVE: largest drift of the total energy over 3 kT an atom"),
         ("max_drift_over_fluctuation", "NVE: largest drift over the kinetic energy's standard deviation"),
     ):
         flag, value = "--" + name.replace("_", "-"), getattr(default, name)

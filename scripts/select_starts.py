@@ -1,6 +1,7 @@
 """Select frames of an NVT run, near its mean energy and well apart, as starts of NVE replicas."""
 
 import argparse
+import math
 from pathlib import Path
 
 from hopline import console, frames, provenance
@@ -31,17 +32,18 @@ def main() -> None:
         raise console.InputError(f"{args.nvt} holds no velocities: make it with equilibrate_nvt.py")
     unfit = outcomes.why_exploded(args.nvt)
     if unfit:
-        rows = [nvt.n_frames - 1] * len(args.starts)
+        starts = [protocol.Start(nvt.n_frames - 1, math.nan)] * len(args.starts)
     else:
-        rows = protocol.select_starts(nvt, replicas=len(args.starts), starts_apart_ps=args.starts_apart_ps)
-    for row, path in zip(rows, args.starts, strict=True):
+        starts = protocol.select_starts(nvt, replicas=len(args.starts), starts_apart_ps=args.starts_apart_ps)
+    for (row, excess_K), path in zip(starts, args.starts, strict=True):
         atoms = nvt.atoms(row)
         protocol.remove_total_momentum(atoms)
         if unfit:
             atoms.info["unfit"] = unfit
         frames.write_frames(path, [atoms])
+        told = f"{path}: at {nvt.time_ps[row]:g} ps of {args.nvt}"
+        console.say(told if unfit else f"{told}, its run will be {excess_K:+.0f} K off the mean")
     run.write_beside(args.starts[0])
-    console.say(f"starts at {', '.join(f'{nvt.time_ps[row]:g}' for row in rows)} ps of {args.nvt}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hopline.files import whole
 
@@ -135,7 +134,7 @@ def redo(path: Path, journal: Path) -> None:
 
 
 def _keep(journal: Path, changes: list[tuple[int, bytes]]) -> None:
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Any] = {
         "starts": np.array([start for start, _ in changes], np.int64),
         "lengths": np.array([len(piece) for _, piece in changes], np.int64),
         "pieces": np.frombuffer(b"".join(piece for _, piece in changes), np.uint8),

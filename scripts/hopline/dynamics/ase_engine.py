@@ -1,7 +1,7 @@
 """Molecular dynamics with any ASE calculator and ASE's integrators, one system after another: the reference engine."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ase.units
@@ -48,10 +48,15 @@ class AseEngine:
                 raise InputError(f"the ase engine has the {kind} {known} only: {value} needs engine batched")
         self.systems: list[Atoms] = []
         self.drivers: list[MolecularDynamics] = []
-        for row, (start, stage, one) in enumerate(zip(starts, stages, saved, strict=True)):
+        # each its own, since a calculator remembers the last atoms it saw; copied before it has seen any
+        calculators = [calculator, *(copy.copy(calculator) for _ in starts[1:])]
+        for row, (start, stage, one, own) in enumerate(zip(starts, stages, saved, calculators, strict=True)):
             atoms = start.copy()
-            # each its own, since a calculator remembers the last atoms it saw
-            atoms.calc = copy.copy(calculator) if row else calculator
+            atoms.calc = own
+            try:
+                atoms.get_potential_energy()
+            except InputError as error:
+                raise SystemRefused(str(error), row) from error
             # from the start, whose volume gives the piston's mass
             driver = _integrator(atoms, stage)
             if one is not None:
@@ -63,25 +68,33 @@ class AseEngine:
 
     def advance(self, temperatures_K: Sequence[float]) -> None:
         """Go one timestep; a system that the potential refuses raises SystemRefused, and no system has moved."""
-        before = [self.saved(row) for row in range(len(self.systems))]
-        for row, (driver, temperature_K) in enumerate(zip(self.drivers, temperatures_K, strict=True)):
+        for driver, temperature_K in zip(self.drivers, temperatures_K, strict=True):
             if isinstance(driver, LangevinBAOAB) and driver.temperature_K != temperature_K:
                 driver.set_temperature(temperature_K)
+        self._all_or_none(lambda row: self.drivers[row].run(1))
+
+    def scale_cells(self, scales: Sequence[float]) -> None:
+        """Multiply the lengths of each cell, atoms along with it."""
+
+        def scale(row: int) -> None:
+            atoms, driver = self.systems[row], self.drivers[row]
+            atoms.set_cell(atoms.cell.array * scales[row], scale_atoms=True)
+            if isinstance(driver, LangevinBAOAB):
+                driver._update_accel()  # noqa: SLF001  it keeps the forces of before
+
+        self._all_or_none(scale)
+
+    def _all_or_none(self, move: Callable[[int], object]) -> None:
+        """Move every system; where the potential refuses one, put all back and say which."""
+        before = [self.saved(row) for row in range(len(self.systems))]
+        for row in range(len(self.systems)):
             try:
-                driver.run(1)
+                move(row)
             except InputError as error:
                 for moved, one in enumerate(before):
                     _place(self.systems[moved], one)
                     _remember(self.drivers[moved], one)
                 raise SystemRefused(str(error), row) from error
-
-    def scale_cells(self, scales: Sequence[float]) -> None:
-        """Multiply the lengths of each cell, atoms along with it."""
-        for row, (atoms, scale) in enumerate(zip(self.systems, scales, strict=True)):
-            atoms.set_cell(atoms.cell.array * scale, scale_atoms=True)
-            driver = self.drivers[row]
-            if isinstance(driver, LangevinBAOAB):
-                driver._update_accel()  # noqa: SLF001  it keeps the forces of before
 
     def snapshots(self) -> list[Snapshot]:
         """Return every system as it is now."""

@@ -5,6 +5,7 @@ the newest step that all of them have: what a batch computes for one may change 
 """
 
 import json
+import shutil
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ FORMAT = 1
 """Raised whenever a state holds something else, or means something else: runs of older ones begin anew."""
 HEAD = "head"
 NEVER = sys.maxsize
+INTERVAL_S = 300.0
+"""Time between checkpoints where nobody says another: a run that is killed loses less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,44 @@ def read_common(
     ]
 
 
+def take_folder(folder: Path, identity: str, n_steps: int) -> None:
+    """Make a replica's folder that of this run: another run's files go to a shelf beside it, or come back from there.
+
+    So a setting that was changed and changed back, or a shorter run in between, costs no run that was made.
+    """
+    shelf = _shelf(folder, identity)
+    here, there = _last(folder), _last(shelf)
+    reached = -1 if here is None or here.identity != identity or here.step > n_steps else here.step
+    comes_back = there is not None and reached < there.step <= n_steps
+    if here is not None and reached < 0:
+        away = _shelf(folder, here.identity)
+        kept = _last(away)
+        if kept is None or kept.step < here.step:
+            _move(folder, away)
+            folder.mkdir()
+            say(f"{folder} held another run, or a longer one, which is kept in {away}")
+    if comes_back:
+        _move(shelf, folder)
+        say(f"{folder} is back from {shelf}")
+
+
+def _move(folder: Path, to: Path) -> None:
+    """Move what is in a folder to another, in place of what is there."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(to, ignore_errors=True)
+    folder.rename(to)
+
+
+def _shelf(folder: Path, identity: str) -> Path:
+    return folder.parent / "earlier" / f"{folder.name}-{identity[:12]}"
+
+
+def _last(folder: Path) -> Checkpoint | None:
+    """Return a folder's newest checkpoint, whosever it is; None where there is none."""
+    whole_ones = (_read(path, None) for path in reversed(_all(folder)))
+    return next((one for one in whole_ones if one is not None), None)
+
+
 def _path(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step:012d}.npz"
 
@@ -92,12 +133,13 @@ def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.npz"))
 
 
-def _read(path: Path, identity: str) -> Checkpoint | None:
+def _read(path: Path, identity: str | None) -> Checkpoint | None:
+    """Return a checkpoint, if it is of a run (None: of any)."""
     try:
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         head = json.loads(str(arrays.pop(HEAD)))
-        if head.pop("format") != FORMAT or head["identity"] != identity:
+        if head.pop("format") != FORMAT or head["identity"] != (identity or head["identity"]):
             return None
         return Checkpoint(arrays=arrays, **head)
     except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from hopline.dynamics.engine import Snapshot
-from hopline.units import FS_PER_PS, MEV_PER_EV
+from hopline.units import BOLTZMANN_EV_PER_K, FS_PER_PS, MEV_PER_EV
 
 MIN_FRAMES_OF_DRIFT = 100
 """A drift is judged from so many frames on: before, its slope is that of a fluctuation."""
@@ -36,9 +36,11 @@ class Limits:
         from the mean positions, 0.15 to 0.2 from those of another instant.
     max_energy_drift_meV_per_atom_per_ps
         NVE: largest drift of the total energy, meV/atom/ps, from `MIN_FRAMES_OF_DRIFT` frames on.
+    max_heating_share
+        NVE: largest drift over the run so far, over 3 kT: beyond it the run samples another temperature.
     max_drift_over_fluctuation
-        NVE: largest drift over the run so far, over the standard deviation of the kinetic energy: beyond it the run
-        samples another temperature than its start's.
+        NVE: the same over the standard deviation of the kinetic energy, which is larger for small cells. No limit
+        unless one is set: in a cell of thousands of atoms three are a change of the temperature by one per cent.
     """
 
     max_temperature_ratio: float = 4.0
@@ -48,7 +50,21 @@ class Limits:
     max_energy_jump_eV_per_atom: float = 0.5
     max_host_displacement_ratio: float = 0.5
     max_energy_drift_meV_per_atom_per_ps: float = 10.0
-    max_drift_over_fluctuation: float = 3.0
+    max_heating_share: float = 0.5
+    max_drift_over_fluctuation: float = math.inf
+
+
+TOLD = {
+    "max_force_eV_per_A": "a force of {:.3g} eV/A",
+    "max_volume_ratio": "the volume changed by a factor {:.3g} since the start",
+    "max_energy_jump_eV_per_atom": "the total energy jumped by {:.3g} eV/atom from one frame to the next",
+    "max_host_displacement_ratio": "the host has melted: its atoms are {:.2f} of their spacing (rms) from their start",
+    "max_energy_drift_meV_per_atom_per_ps": "the total energy drifts by {:.3g} meV/atom/ps: shorten the timestep",
+    "max_heating_share": "the total energy has drifted by {:.2f} of 3 kT an atom: shorten the timestep",
+    "max_drift_over_fluctuation": "the total energy has drifted by {:.3g} deviations of the kinetic energy",
+}
+"""What a figure beyond its limit means; the figure has the limit's name, without ``max_`` where it is a drift's."""
+OF_A_DRIFT = ("max_energy_drift_meV_per_atom_per_ps", "max_heating_share", "max_drift_over_fluctuation")
 
 
 @dataclass
@@ -125,53 +141,41 @@ class Watch:
         numbers = (now.forces_eV_per_A, now.positions_A, now.momenta, now.energy_eV)
         if not all(np.isfinite(values).all() for values in numbers):
             return "energy, forces, positions or momenta are no longer finite numbers"
-        found = self._find(now, time_ps, temperature_K)
+        return self._wrong(
+            self._find(now, time_ps, temperature_K, target_temperature_K), target_temperature_K
+        )
+
+    def beyond(self, target_temperature_K: float) -> str | None:
+        """Return why the run is wrong, judged by all that was seen of it so far."""
+        return self._wrong(self.figures, target_temperature_K)
+
+    def _wrong(self, seen: Mapping[str, float], target_temperature_K: float) -> str | None:
+        """Return the first limit that figures are beyond, as one sentence that names it."""
         limits = self.limits
+        temperature_K = seen.get("max_temperature_K", 0.0)
         if temperature_K > limits.max_temperature_ratio * target_temperature_K:
             return (
                 f"temperature {temperature_K:.0f} K exceeds {limits.max_temperature_ratio:g} times "
-                f"the target of {target_temperature_K:g} K"
+                f"the target of {target_temperature_K:g} K (limit max_temperature_ratio)"
             )
-        if now.shortest_A < limits.min_distance_A:
-            return f"two atoms are {now.shortest_A:.3f} A apart, closer than {limits.min_distance_A:g} A"
-        if found["max_force_eV_per_A"] > limits.max_force_eV_per_A:
-            return f"a force of {found['max_force_eV_per_A']:.3g} eV/A exceeds {limits.max_force_eV_per_A:g} eV/A"
-        if found["max_volume_ratio"] > limits.max_volume_ratio:
-            factor = now.volume_A3 / self._start_volume_A3
-            return f"the volume changed by a factor {factor:.3g} since the start"
-        return self._energy_or_host(found)
-
-    def _energy_or_host(self, found: Mapping[str, float]) -> str | None:
-        limits = self.limits
-        jump = found.get("max_energy_jump_eV_per_atom", 0.0)
-        if jump > limits.max_energy_jump_eV_per_atom:
+        nearest_A = seen.get("min_distance_A", math.inf)
+        if nearest_A < limits.min_distance_A:
             return (
-                f"the total energy jumped by {jump:.3g} eV/atom from one frame to the next, more than "
-                f"{limits.max_energy_jump_eV_per_atom:g} eV/atom"
+                f"two atoms are {nearest_A:.3f} A apart, closer than min_distance_A {limits.min_distance_A:g}"
             )
-        moved = found.get("max_host_displacement_ratio", 0.0)
-        if moved > limits.max_host_displacement_ratio:
-            return (
-                f"the host has melted: its atoms are {moved:.2f} of their spacing away from where they started "
-                f"(rms), more than {limits.max_host_displacement_ratio:g}"
-            )
-        if self.drift is None or self.drift.n_frames < MIN_FRAMES_OF_DRIFT:
-            return None
-        drift = found["energy_drift_meV_per_atom_per_ps"]
-        if abs(drift) > limits.max_energy_drift_meV_per_atom_per_ps:
-            return (
-                f"the total energy drifts by {drift:.3g} meV/atom/ps, more than "
-                f"{limits.max_energy_drift_meV_per_atom_per_ps:g}: shorten the timestep"
-            )
-        ratio = found["drift_over_fluctuation"]
-        if ratio > limits.max_drift_over_fluctuation:
-            return (
-                f"the total energy has drifted by {ratio:.3g} standard deviations of the kinetic energy, more than "
-                f"{limits.max_drift_over_fluctuation:g}: the temperature is no longer the start's"
-            )
+        for name, told in TOLD.items():
+            value = abs(seen.get(name if name in seen else name.removeprefix("max_"), 0.0))
+            if value > getattr(limits, name) and (name not in OF_A_DRIFT or self._has_drift):
+                return f"{told.format(value)} ({name} {getattr(limits, name):g})"
         return None
 
-    def _find(self, now: Snapshot, time_ps: float, temperature_K: float) -> dict[str, float]:
+    @property
+    def _has_drift(self) -> bool:
+        return self.drift is not None and self.drift.n_frames >= MIN_FRAMES_OF_DRIFT
+
+    def _find(
+        self, now: Snapshot, time_ps: float, temperature_K: float, target_temperature_K: float
+    ) -> dict[str, float]:
         """Return the figures of a frame and remember the largest (of a distance the smallest, of a drift the last)."""
         ratio = now.volume_A3 / self._start_volume_A3
         found = {
@@ -186,13 +190,22 @@ class Watch:
             found["max_host_displacement_ratio"] = self._host_displacement(now)
         for name, value in found.items():
             self.figures[name] = max(value, self.figures.get(name, -math.inf))
+        found["min_distance_A"] = now.shortest_A
         self.figures["min_distance_A"] = min(now.shortest_A, self.figures.get("min_distance_A", math.inf))
         self._last_energy_eV = now.energy_eV
         if self.drift is not None:
             self.drift.add(time_ps, now.energy_eV, now.kinetic_energy_eV)
-            found["energy_drift_meV_per_atom_per_ps"] = self.drift.meV_per_atom_per_ps
-            found["drift_over_fluctuation"] = self.drift.over_fluctuation(time_ps)
-            self.figures |= {name: value for name, value in found.items() if "drift" in name}
+            slope = self.drift.meV_per_atom_per_ps
+            last = {
+                "energy_drift_meV_per_atom_per_ps": slope,
+                "drift_over_fluctuation": self.drift.over_fluctuation(time_ps),
+                "heating_share": slope
+                * time_ps
+                / MEV_PER_EV
+                / (3.0 * BOLTZMANN_EV_PER_K * target_temperature_K),
+            }
+            found |= last
+            self.figures |= last
         return found
 
     def _host_displacement(self, now: Snapshot) -> float:
@@ -204,8 +217,8 @@ class Watch:
 
     def state(self) -> dict[str, object]:
         """Return what it remembers, as plain values."""
-        sums = self.drift.sums if self.drift else {}
-        return {"figures": self.figures, "sums": sums, "last_energy_eV": self._last_energy_eV}
+        sums = dict(self.drift.sums) if self.drift else {}
+        return {"figures": dict(self.figures), "sums": sums, "last_energy_eV": self._last_energy_eV}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go back to a `state`."""

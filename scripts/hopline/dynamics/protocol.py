@@ -1,11 +1,15 @@
 """The protocol NpT -> mean volume -> NVT -> starts near the mean energy -> NVE replicas (Angeletti et al. 2025)."""
 
+from typing import NamedTuple
+
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from hopline.console import InputError
 from hopline.dynamics.stage import Stage, degrees_of_freedom
 from hopline.trajectories import Trajectory
+from hopline.units import ASE_TIME_PER_FS, BOLTZMANN_EV_PER_K, FS_PER_PS
 
 
 def draw_momenta(atoms: Atoms, temperature_K: float, seed: int) -> None:
@@ -19,7 +23,20 @@ def with_momenta(atoms: Atoms, stage: Stage) -> Atoms:
     """Return a copy with momenta: for nve its own if it has any, else drawn at the stage's temperature with its seed.
 
     Where no thermostat moves the centre of mass, the total momentum is removed.
+
+    Raises
+    ------
+    InputError
+        If atoms are constrained, which the engines do not know, or the only atom could not move.
     """
+    if atoms.constraints:
+        raise InputError(
+            "the start has constrained atoms (move_mask or the like): all atoms move here, take them out"
+        )
+    if degrees_of_freedom(atoms, stage) <= 0:
+        raise InputError(
+            f"one atom alone cannot move in {stage.ensemble}: its momentum is the total, which is zero"
+        )
     moving = atoms.copy()
     if stage.ensemble != "nve" or not moving.has("momenta"):
         draw_momenta(moving, stage.temperature_K, stage.seed)
@@ -62,24 +79,33 @@ def at_mean_volume(structure: Atoms, npt: Trajectory, *, discard_fraction: float
     return atoms
 
 
-def select_starts(nvt: Trajectory, *, replicas: int, starts_apart_ps: float) -> list[int]:
-    """Choose frames of an NVT run as starts of NVE replicas: at the mean total energy, well apart in time.
+class Start(NamedTuple):
+    """A frame of an NVT run, and the temperature (K) that a run from it will have over the mean one's."""
+
+    row: int
+    excess_K: float
+
+
+def select_starts(nvt: Trajectory, *, replicas: int, starts_apart_ps: float) -> list[Start]:
+    """Choose frames of an NVT run as starts of NVE replicas: at the mean internal energy, well apart in time.
 
     An NVE run keeps its start's energy, so a start off the mean would sample another temperature (Angeletti et
-    al. 2025). The run is cut into ``replicas`` stretches with ``starts_apart_ps`` between them, after a first
-    tenth left for equilibration; in each the frame whose energy is nearest the mean is taken.
+    al. 2025). The energy is taken without the motion of the centre of mass, which a Langevin run has and the NVE run
+    has not. The run is cut into ``replicas`` stretches with ``starts_apart_ps`` between them, after a first tenth left
+    for equilibration; in each the frame whose energy is nearest the mean is taken. Half of what it is off goes into
+    the kinetic energy, as in a harmonic crystal: a kelvin for each (3 N - 3) k.
 
     Raises
     ------
     InputError
-        If the run is too short to hold that many starts so far apart.
+        If the run is too short to hold that many starts so far apart, or holds no energies or velocities.
     """
     potential_eV, kinetic_eV = (
         nvt.observables[name] for name in ("potential_energy_eV", "kinetic_energy_eV")
     )
     if potential_eV is None or kinetic_eV is None:
         raise InputError(f"{nvt.source} holds no energies: starts cannot be chosen by energy")
-    energy_eV = potential_eV + kinetic_eV
+    energy_eV = potential_eV + kinetic_eV - _centre_of_mass_energy_eV(nvt)
     n_frames = len(energy_eV)
     first, gap = n_frames // 10, round(starts_apart_ps / nvt.frame_interval_ps)
     stretch = (n_frames - first - (replicas - 1) * gap) // replicas
@@ -93,5 +119,17 @@ def select_starts(nvt: Trajectory, *, replicas: int, starts_apart_ps: float) -> 
     for replica in range(replicas):
         begin = first + replica * (stretch + gap)
         rows = np.arange(begin, begin + stretch)
-        starts.append(int(rows[np.abs(energy_eV[rows] - mean_eV).argmin()]))
+        row = int(rows[np.abs(energy_eV[rows] - mean_eV).argmin()])
+        excess_K = (energy_eV[row] - mean_eV) / ((3 * nvt.n_atoms - 3) * BOLTZMANN_EV_PER_K)
+        starts.append(Start(row, float(excess_K)))
     return starts
+
+
+def _centre_of_mass_energy_eV(run: Trajectory) -> NDArray[np.float64]:
+    """Return the kinetic energy of the centre of mass in each frame."""
+    if run.velocities_A_per_ps is None:
+        raise InputError(f"{run.source} holds no velocities: starts cannot be chosen by energy")
+    momenta = np.einsum("a,fai->fi", run.masses_amu, np.asarray(run.velocities_A_per_ps, dtype=np.float64))
+    per_ase_time = 1.0 / (FS_PER_PS * ASE_TIME_PER_FS)
+    squares: NDArray[np.float64] = (momenta**2).sum(axis=1)
+    return squares * per_ase_time**2 / (2.0 * run.masses_amu.sum())

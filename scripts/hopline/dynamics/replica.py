@@ -25,6 +25,8 @@ from hopline.trajectory_writer import LostTrajectoryError, TrajectoryWriter
 from hopline.units import ASE_TIME_PER_FS, BOLTZMANN_EV_PER_K, FS_PER_PS
 
 Vectors = NDArray[np.float64]
+OF_AN_ATTEMPT = ("started", "commit", "device", "versions")
+"""Of its provenance a sidecar keeps these for each earlier attempt: part of the trajectory is theirs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +48,6 @@ class Replica:
 
     def identity(self, depends_on: Mapping[str, Any]) -> str:
         """Return what tells this run from others: start, stage and ``depends_on``, but not how long it is to be."""
-        stage = asdict(self.stage)
-        if not self.stage.changes_conditions:
-            del stage["duration_ps"]
         atoms, start = self.start, hashlib.sha256()
         for values in (
             atoms.numbers,
@@ -58,7 +57,12 @@ class Replica:
             atoms.get_masses(),
         ):
             start.update(np.ascontiguousarray(values).tobytes())
-        content = {"start": start.hexdigest(), "stage": stage, "unfit": self.unfit, **depends_on}
+        content = {
+            "start": start.hexdigest(),
+            "stage": self.stage.identity(),
+            "unfit": self.unfit,
+            **depends_on,
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -72,12 +76,12 @@ class Replica:
 
     def publish(self) -> Outcome:
         """Let the files appear under their own names, say how the run ended, and return that."""
+        outcome = self.outcome()
         offending_of(self.trajectory).unlink(missing_ok=True)
         link_or_copy(self.written, self.trajectory)
-        if offending_of(self.written).exists():
+        if outcome.status == "exploded" and offending_of(self.written).exists():
             link_or_copy(offending_of(self.written), offending_of(self.trajectory))
         link_or_copy(provenance.sidecar_of(self.written), provenance.sidecar_of(self.trajectory))
-        outcome = self.outcome()
         say(f"{self.trajectory}: {outcome.told()}")
         return outcome
 
@@ -86,7 +90,7 @@ class Running:
     """A replica on its way.
 
     ``step`` and ``scale`` (of the cell's lengths, where the volume is swept) say where it stands, ``wall_s`` how much
-    time it took so far; the batch keeps them.
+    time it took so far; the batch keeps them. ``temperature_K`` is that of the last frame.
     """
 
     def __init__(
@@ -108,17 +112,20 @@ class Running:
         self._freedom = degrees_of_freedom(self.start, stage)
         self.n_steps = stage.n_steps
         self.step, self.scale, self.wall_s, self.attempts = 0, stage.scale_first, 0.0, 1
-        self._temperature_K = math.nan
+        self.temperature_K = math.nan
         self._exploded: str | None = None
-        if found is not None and found.step > self.n_steps:
-            say(f"{replica.folder} holds a longer run than is asked for: it begins anew")
-            found = None
+        self._limits = asdict(limits)
+        self._seen_before: Mapping[str, object] = self.watch.state()
+        self._history: list[Mapping[str, Any]] = []
+        self._record: Mapping[str, Any] = {}
         self.saved: Saved | None = None
         if found is not None and self._continue(found):
-            self.saved = Saved(found.arrays, found.values["engine"])
+            # a start that was refused left no state
+            self.saved = Saved(found.arrays, found.values["engine"]) if found.arrays else None
         else:
-            offending_of(replica.written).unlink(missing_ok=True)
             self.writer = self._open(None)
+        if not self._exploded:
+            offending_of(replica.written).unlink(missing_ok=True)
 
     @property
     def ended(self) -> bool:
@@ -152,21 +159,16 @@ class Running:
             return stage.scale_at(self.step + stage.steps_per_frame)
         return self.scale
 
-    def seen(self) -> str:
-        """Return the last temperature, and the drift so far, for people."""
-        told = f"T {self._temperature_K:.0f} K"
-        drift = self.watch.figures.get("energy_drift_meV_per_atom_per_ps", math.nan)
-        return told + (f", drift {drift:.2g} meV/atom/ps" if math.isfinite(drift) else "")
-
     def look(self, now: Snapshot) -> None:
         """Check the frame that is due and write it; one that fails ends the run, and is written only as the start."""
         stage = self.replica.stage
         time_ps = self.simulated_ps
-        self._temperature_K = 2.0 * now.kinetic_energy_eV / (self._freedom * BOLTZMANN_EV_PER_K)
+        self._seen_before = self.watch.state()
+        self.temperature_K = 2.0 * now.kinetic_energy_eV / (self._freedom * BOLTZMANN_EV_PER_K)
         wrong = self.watch.look(
             now,
             time_ps=time_ps,
-            temperature_K=self._temperature_K,
+            temperature_K=self.temperature_K,
             target_temperature_K=self.target_temperature_K,
         )
         if self.replica.unfit:
@@ -185,10 +187,21 @@ class Running:
             time_ps=time_ps,
             potential_energy_eV=now.potential_energy_eV,
             kinetic_energy_eV=now.kinetic_energy_eV,
-            temperature_K=self._temperature_K,
+            temperature_K=self.temperature_K,
             pressure_GPa=now.pressure_GPa if stage.ensemble == "npt" else None,
             velocities_A_per_ps=velocities,
         )
+
+    def refuse_start(self, why: str) -> None:
+        """End the run since the potential refuses its start, which is written without energies."""
+        self._exploded = f"{NOT_RUN}the potential refuses its start ({why})"
+        if self.writer.n_frames == 0:
+            atoms, nan = self.start, math.nan
+            velocities = atoms.get_velocities() * ASE_TIME_PER_FS * FS_PER_PS if self._velocities else None
+            self.writer.append(
+                atoms.positions, atoms.cell.array, step=0, time_ps=0.0, potential_energy_eV=nan,
+                kinetic_energy_eV=nan, temperature_K=nan, velocities_A_per_ps=velocities,
+            )  # fmt: skip
 
     def refuse(self, why: str, before: Saved) -> None:
         """End the run since the potential refuses what comes after ``before``."""
@@ -215,7 +228,10 @@ class Running:
             "wall_s": self.wall_s,
             "attempts": self.attempts,
             "exploded": self._exploded,
-            "watch": self.watch.state(),
+            # an exploded run may go on under other limits, with the frame that ended it
+            "watch": self._seen_before if self._exploded else self.watch.state(),
+            "limits": self._limits,
+            "history": [*self._history, {"until_ps": self.simulated_ps, **self._record}],
         }
         ended = self._exploded is not None
         values = {"engine": dict(saved.values), "replica": own}
@@ -228,12 +244,8 @@ class Running:
 
     def write_sidecar(self, record: Mapping[str, Any], *, engine: str, n_batch: int) -> None:
         """Write how far it is, or how it ended, beside the trajectory as it grows."""
-        whole_ps = f"all {self.simulated_ps:g} ps were run"
-        status = "exploded" if self._exploded else "finished" if self.ended else "interrupted"
-        reason = self._exploded or (whole_ps if self.ended else f"it stands at {self.simulated_ps:g} ps")
         content = {
-            "status": status,
-            "reason": reason,
+            **self._verdict(),
             "checks": self.watch.figures,
             "simulated_ps": max(self.writer.n_frames - 1, 0) * self.replica.stage.frame_interval_ps,
             "throughput_ns_per_day": self.throughput_ns_per_day,
@@ -243,8 +255,17 @@ class Running:
             "peak_memory_MB": provenance.peak_memory_MB(),
             "engine": engine,
             "provenance": record,
+            "earlier_attempts": self._history,
         }
+        self._record = {name: record.get(name) for name in OF_AN_ATTEMPT}
         write_json(provenance.sidecar_of(self.replica.written), content)
+
+    def _verdict(self) -> dict[str, str]:
+        if self._exploded:
+            return {"status": "exploded", "reason": self._exploded}
+        if self.ended:
+            return {"status": "finished", "reason": f"all {self.simulated_ps:g} ps were run"}
+        return {"status": "interrupted", "reason": f"it stands at {self.simulated_ps:g} ps"}
 
     def _open(self, n_frames: int | None) -> TrajectoryWriter:
         return TrajectoryWriter(
@@ -256,20 +277,36 @@ class Running:
         )
 
     def _continue(self, found: checkpoint.Checkpoint) -> bool:
-        """Take up where a checkpoint stands; False where its trajectory is lost."""
+        """Take up where a checkpoint stands; False where its trajectory is lost.
+
+        Under other limits an exploded run goes on, and one that has gone beyond the new ones has exploded.
+        """
         own = found.values["replica"]
         exploded = own["exploded"]
+        other_limits = own["limits"] != self._limits
+        if other_limits and exploded and not self.replica.unfit:
+            say(f"{self.replica.trajectory}: under other limits than before it goes on")
+            exploded = None
         try:
             if exploded is None and found.step < self.n_steps:
                 unlink_second_names(self.replica.written)
+            # a start that was refused is one frame without a state
             self.writer = self._open(own["n_frames"])
+            sidecar = provenance.read_sidecar(self.replica.written)
         except (LostTrajectoryError, FileNotFoundError) as error:
             say(f"{error}: {self.replica.trajectory} begins anew")
             return False
         self.step, self._exploded = found.step, exploded
         self.scale, self.wall_s, self.attempts = own["scale"], own["wall_s"], own["attempts"]
+        self._history = own["history"]
         self.watch.restore(own["watch"])
-        if not self.ended:
+        if other_limits and not exploded:
+            beyond = self.watch.beyond(self.replica.stage.temperature_K)
+            self._exploded = beyond and f"within {self.simulated_ps:g} ps: {beyond}"
+        if self.ended:
+            # under other limits the same run may have ended otherwise
+            write_json(provenance.sidecar_of(self.replica.written), {**sidecar, **self._verdict()})
+        else:
             self.attempts += 1
             say(f"{self.replica.trajectory}: going on after {self.simulated_ps:g} ps")
         return True

@@ -1,7 +1,6 @@
 """Runs with a potential from its card: what scripts call."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,6 @@ def run(
         "accelerate": accelerate,
         "potential_sha256": sha256(potential),
         "velocities": velocities,
-        "limits": asdict(limits),
         "mobile": mobile,
     }
     if from_batch is not None:

@@ -29,9 +29,6 @@ from hopline.stopping import asked_to_stop, stop_at_s, stoppable
 from hopline.units import FS_PER_PS
 from hopline.work_folder import held
 
-CHECKPOINT_INTERVAL_S = 300.0
-"""An attempt that is killed loses less than this."""
-
 MakeEngine = Callable[[Sequence[Atoms], Sequence[Stage], Sequence[Saved | None]], Engine]
 """Makes an engine of starts (with momenta), what is asked of each, and what an engine saved of it (None: nothing)."""
 
@@ -43,7 +40,7 @@ def simulate(
     *,
     mobile: str | None = None,
     velocities: bool = False,
-    checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
+    checkpoint_interval_s: float = checkpoint.INTERVAL_S,
     depends_on: Mapping[str, Any] | None = None,
     record: Callable[[], Mapping[str, Any]] = dict,
     publish: bool = True,
@@ -71,6 +68,8 @@ def simulate(
             remove_left_over(stack.enter_context(held(replica.folder)))
         stack.enter_context(stoppable())
         n_steps = [replica.stage.n_steps for replica in replicas]
+        for replica, key in zip(replicas, keys, strict=True):
+            checkpoint.take_folder(replica.folder, key, replica.stage.n_steps)
         found = checkpoint.read_common([replica.folder for replica in replicas], keys, n_steps)
         running = [
             Running(replica, key, limits, one, mobile=mobile, velocities=velocities)
@@ -97,7 +96,8 @@ def take_over(replicas: Sequence[Replica], *, depends_on: Mapping[str, Any], bat
         with held(replica.folder):
             key = replica.identity(depends_on)
             [found] = checkpoint.read_common([replica.folder], [key], [replica.stage.n_steps])
-            if found is None or not (found.ended or found.step == replica.stage.n_steps):
+            over = found is not None and (found.ended or found.step == replica.stage.n_steps)
+            if not (over and replica.written.is_file()):
                 raise InputError(
                     f"{replica.folder} does not hold this run to its end, as it should after {batch}: remove that file "
                     "and start again"
@@ -116,15 +116,26 @@ class _Batch:
         self.live = [one for one in running if not one.ended]
         self.n_first = len(self.live)
         if len(running) > self.n_first:
-            say(f"{len(running) - self.n_first} of {len(running)} runs were over already")
+            say(
+                f"{len(running) - self.n_first} of {len(running)} runs were over already; remove their work folders "
+                "to run them again"
+            )
         if not self.live:
             return
-        self.engine = make_engine(
-            [one.start for one in self.live],
-            [one.replica.stage for one in self.live],
-            [one.saved for one in self.live],
-        )
         self.clock_s = time.monotonic()
+        while self.live:
+            try:
+                self.engine = make_engine(
+                    [one.start for one in self.live],
+                    [one.replica.stage for one in self.live],
+                    [one.saved for one in self.live],
+                )
+                break
+            except SystemRefused as error:
+                refused = self.live.pop(error.row)
+                refused.refuse_start(str(error))
+                refused.write_sidecar(self.record(), engine="none", n_batch=self.n_first)
+                refused.write_checkpoint(Saved({}, {}))
 
     def run(self, checkpoint_interval_s: float) -> None:
         """Advance all until each has ended; a line says how far they are."""
@@ -218,4 +229,11 @@ class _Batch:
         told = f"{one.simulated_ps:.4g} of {total_ps:.4g} ps, {one.throughput_ns_per_day:.3g} ns/day"
         if self.n_first > 1:
             told += f" each of {len(self.live)} replicas"
-        return f"{told}; {one.seen()}"
+        seen_K = [one.temperature_K for one in self.live]
+        drifts = [one.watch.figures.get("energy_drift_meV_per_atom_per_ps", 0.0) for one in self.live]
+        told += f"; T {min(seen_K):.0f} K" + (f" to {max(seen_K):.0f} K" if len(seen_K) > 1 else "")
+        if stage.ensemble == "nve":
+            told += f", drift {max(drifts, key=abs):.2g} meV/atom/ps" + (
+                " at most" if len(drifts) > 1 else ""
+            )
+        return told

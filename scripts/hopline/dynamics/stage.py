@@ -84,6 +84,14 @@ class Stage:
             names += ["barostat_time_fs", "barostat_friction_per_ps"]
         return names
 
+    def identity(self) -> dict[str, object]:
+        """Return what the run's numbers depend on; its length only where conditions change along it."""
+        names = [name for name in self._used() if name != "duration_ps" or self.changes_conditions]
+        names += {"nve": [], "nvt": ["thermostat", "seed"], "npt": ["barostat", "pressure_GPa", "seed"]}[
+            self.ensemble
+        ]
+        return {"ensemble": self.ensemble, **{name: getattr(self, name) for name in names}}
+
     @property
     def sweeps(self) -> bool:
         """Whether the volume is swept."""

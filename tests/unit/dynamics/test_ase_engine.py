@@ -4,12 +4,13 @@ import ase.build
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.calculator import all_changes
 from ase.calculators.lj import LennardJones
 from ase.md.verlet import VelocityVerlet
 from md_runs import moving, run, stage
 from scipy.stats import chi2, kstest
 from scipy.stats import t as student
-from small import Broken, GasInElasticBox
+from small import Broken, GasInElasticBox, Springs
 
 from hopline import files
 from hopline.console import InputError
@@ -18,6 +19,7 @@ from hopline.dynamics.checks import Limits
 from hopline.dynamics.outcomes import offending_of, why_exploded
 from hopline.dynamics.protocol import draw_momenta, remove_total_momentum
 from hopline.frames import read_frames
+from hopline.potentials.forcefield import SystemRefused
 from hopline.trajectories import read_trajectory
 from hopline.units import ASE_TIME_PER_FS, BOLTZMANN_EV_PER_K, GPA_PER_EV_PER_A3
 
@@ -165,11 +167,37 @@ def test_a_potential_that_fails_on_the_way_ends_the_run_as_exploded(tmp_path, er
     assert files.read_json(tmp_path / "a.json")["status"] == "exploded"
 
 
-def test_a_start_that_the_potential_refuses_is_bad_input(tmp_path):
+def test_a_start_that_the_potential_refuses_is_told_and_not_run(tmp_path):
     atoms = moving()
     atoms.calc = Broken(good=0, error=InputError("isolated atom"))
-    with pytest.raises(InputError, match="isolated atom"):
-        run(atoms, stage(), tmp_path / "a.h5")
+    outcome = run(atoms, stage(), tmp_path / "a.h5")
+    assert outcome.status == "exploded"
+    assert outcome.reason == "not run, since the potential refuses its start (isolated atom)"
+    assert read_trajectory(tmp_path / "a.h5").n_frames == 1
+
+
+class Short(Springs):
+    """Springs that refuse marked atoms in a cell longer than LiF's."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)):
+        """Refuse, or compute."""
+        if atoms.info.get("short") and atoms.cell[0, 0] > 4.1:
+            raise InputError("the cell is too long")
+        super().calculate(atoms, properties, system_changes)
+
+
+def test_cells_are_scaled_together_or_not_at_all():
+    systems = [moving() for _ in range(3)]
+    systems[2].info["short"] = True
+    asked = [stage("nvt", seed=seed) for seed in range(3)]
+    engine = AseEngine(systems, asked, [None] * 3, calculator=Short(systems[0].positions))
+    with pytest.raises(SystemRefused) as refused:
+        engine.scale_cells([1.1, 1.1, 1.1])
+    assert refused.value.row == 2
+    assert [now.cell_A[0, 0] for now in engine.snapshots()] == [4.08] * 3
+    engine.keep([0, 1])
+    engine.scale_cells([1.1, 1.0])
+    assert [now.cell_A[0, 0] for now in engine.snapshots()] == [pytest.approx(4.488), 4.08]
 
 
 def test_an_unfit_start_is_written_and_not_run(tmp_path):

@@ -9,6 +9,7 @@ from small import rocksalt_lif
 
 from hopline.dynamics import checks
 from hopline.dynamics.engine import Snapshot
+from hopline.units import BOLTZMANN_EV_PER_K
 
 
 def snapshot(atoms, **changes):
@@ -67,9 +68,9 @@ def test_each_limit_has_its_sentence(quiet):
     assert eye.sees(temperature_K=1199) is None
     larger, smaller = (quiet.cell.array * factor ** (1 / 3) for factor in (1.81, 1 / 1.81))
     assert "factor 1.81" in eye.sees(cell_A=larger)
-    assert "factor 0.552" in eye.sees(cell_A=smaller)
-    assert "0.500 A apart, closer than 0.6 A" in eye.sees(shortest_A=0.5)
-    assert "a force of 62 eV/A exceeds 60 eV/A" in eye.sees(forces_eV_per_A=forces(quiet, 62))
+    assert "factor 1.81" in eye.sees(cell_A=smaller)
+    assert "0.500 A apart, closer than min_distance_A 0.6" in eye.sees(shortest_A=0.5)
+    assert "a force of 62 eV/A (max_force_eV_per_A 60)" in eye.sees(forces_eV_per_A=forces(quiet, 62))
     assert eye.sees(forces_eV_per_A=forces(quiet, 59)) is None
     for name in ("forces_eV_per_A", "positions_A", "momenta"):
         assert "no longer finite" in eye.sees(**{name: np.full((8, 3), np.nan)})
@@ -117,7 +118,7 @@ def test_a_host_that_drifts_or_swells_as_a_whole_has_not_melted(quiet):
 
 def test_a_drift_is_judged_once_there_are_frames_enough(quiet):
     """The energy rises by 0.008 eV a ps and frame of 8 atoms: 1 meV/atom/ps; the kinetic energy swings by 0.1 eV."""
-    eye = Eye(quiet, conserves_energy=True, max_energy_drift_meV_per_atom_per_ps=0.9)
+    eye = Eye(quiet, conserves_energy=True, max_energy_drift_meV_per_atom_per_ps=0.9, max_heating_share=9)
     found = [
         eye.sees(
             potential_energy_eV=0.008 * frame - 0.1 * (-1) ** frame,
@@ -128,13 +129,21 @@ def test_a_drift_is_judged_once_there_are_frames_enough(quiet):
     assert found[:-1] == [None] * (checks.MIN_FRAMES_OF_DRIFT - 1)
     assert "drifts by 1 meV/atom/ps" in found[-1]
     assert eye.watch.figures["drift_over_fluctuation"] == pytest.approx(0.008 * 99 / 0.1)
-    eye = Eye(quiet, conserves_energy=True, max_drift_over_fluctuation=7.9)
+    # 99 meV of 3 kT = 77.6 meV
+    heating = 0.099 / (3 * BOLTZMANN_EV_PER_K * 300)
+    assert eye.watch.figures["heating_share"] == pytest.approx(heating, rel=1e-3)
+    assert eye.watch.beyond(300.0) == found[-1]
+    eye = Eye(quiet, conserves_energy=True)
+    for frame in range(checks.MIN_FRAMES_OF_DRIFT):
+        told = eye.sees(potential_energy_eV=0.008 * frame, kinetic_energy_eV=0.5)
+    assert "drifted by 1.28 of 3 kT an atom" in told
+    eye = Eye(quiet, conserves_energy=True, max_drift_over_fluctuation=7.9, max_heating_share=9)
     for frame in range(checks.MIN_FRAMES_OF_DRIFT):
         told = eye.sees(
             potential_energy_eV=0.008 * frame - 0.1 * (-1) ** frame,
             kinetic_energy_eV=0.5 + 0.1 * (-1) ** frame,
         )
-    assert "drifted by 7.92 standard deviations" in told
+    assert "drifted by 7.92 deviations of the kinetic energy" in told
     # a heat bath changes the energy: no drift is looked for
     assert "energy_drift_meV_per_atom_per_ps" not in Eye(quiet).watch.figures
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from ase.constraints import FixAtoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from md_runs import stage
@@ -12,6 +13,7 @@ from small import rocksalt_lif
 from hopline.console import InputError
 from hopline.dynamics import protocol
 from hopline.trajectories import OBSERVABLES, Trajectory
+from hopline.units import BOLTZMANN_EV_PER_K
 
 
 def run_of(energies_eV=None, cells_A=None, interval_ps=0.1):
@@ -29,6 +31,7 @@ def run_of(energies_eV=None, cells_A=None, interval_ps=0.1):
         numbers=atoms.numbers, masses_amu=atoms.get_masses(),
         positions_A=np.repeat(atoms.positions[None], n_frames, axis=0), cells_A=cells_A,
         time_ps=np.arange(n_frames) * interval_ps, observables=observables, source="run.h5",
+        velocities_A_per_ps=np.zeros((n_frames, len(atoms), 3)),
     )  # fmt: skip
 
 
@@ -114,7 +117,8 @@ def test_starts_are_apart_after_equilibration_and_at_the_mean(n_frames, replicas
         with pytest.raises(InputError, match="cannot give"):
             protocol.select_starts(run, replicas=replicas, starts_apart_ps=apart_ps)
         return
-    starts = protocol.select_starts(run, replicas=replicas, starts_apart_ps=apart_ps)
+    chosen = protocol.select_starts(run, replicas=replicas, starts_apart_ps=apart_ps)
+    starts = [start.row for start in chosen]
     assert len(starts) == replicas
     assert starts[0] >= n_frames // 10
     assert starts[-1] < n_frames
@@ -123,13 +127,51 @@ def test_starts_are_apart_after_equilibration_and_at_the_mean(n_frames, replicas
     # the first start is the nearest to the mean in the first stretch: nothing before it there is nearer
     before = energies[n_frames // 10 : starts[0]]
     assert not len(before) or np.abs(before - mean).min() >= abs(energies[starts[0]] - mean)
+    # eight atoms: 21 degrees of freedom, which share what the energy is off
+    excess_K = (energies[starts] - mean) / (21 * BOLTZMANN_EV_PER_K)
+    np.testing.assert_allclose([start.excess_K for start in chosen], excess_K)
 
 
 def test_the_starts_known_to_be_nearest_are_taken():
     energies = np.ones(100)
     energies[1::2] = -1
     energies[[15, 55, 85]] = 0.001
-    assert protocol.select_starts(run_of(energies), replicas=3, starts_apart_ps=1.0) == [15, 55, 85]
+    starts = protocol.select_starts(run_of(energies), replicas=3, starts_apart_ps=1.0)
+    assert [start.row for start in starts] == [15, 55, 85]
+
+
+def test_the_motion_of_the_centre_of_mass_plays_no_part():
+    """It is taken out of the start: 0.001 eV off the mean without it beats 0 eV off with it."""
+    atoms = rocksalt_lif()
+    energies = np.ones(100)
+    energies[1::2] = -1
+    speeds = np.zeros(100)
+    # in A/ps; the mass is 103.7 u, an eV is 9648.5 u A^2/ps^2
+    speeds[[15, 40]] = np.sqrt(2 * 9648.53 / atoms.get_masses().sum())
+    energies[[15, 40]] = [0.001, 1.001]
+    velocities = np.zeros((100, 8, 3))
+    velocities[:, :, 1] = speeds[:, None]
+    run = dataclasses.replace(run_of(energies), velocities_A_per_ps=velocities)
+    [start] = protocol.select_starts(run, replicas=1, starts_apart_ps=0.0)
+    assert start.row == 40
+    with pytest.raises(InputError, match="holds no velocities"):
+        protocol.select_starts(
+            dataclasses.replace(run, velocities_A_per_ps=None), replicas=1, starts_apart_ps=0.0
+        )
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
+def test_constrained_atoms_are_refused_since_no_engine_knows_them(ensemble):
+    atoms = rocksalt_lif()
+    atoms.set_constraint(FixAtoms([0]))
+    with pytest.raises(InputError, match="constrained atoms"):
+        protocol.with_momenta(atoms, stage(ensemble))
+
+
+def test_one_atom_alone_has_nothing_to_do_in_nve():
+    with pytest.raises(InputError, match="one atom alone cannot move in nve"):
+        protocol.with_momenta(rocksalt_lif()[:1], stage("nve"))
+    assert protocol.with_momenta(rocksalt_lif()[:1], stage("nvt")).has("momenta")
 
 
 def test_a_run_without_energies_gives_no_starts():

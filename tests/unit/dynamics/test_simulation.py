@@ -85,23 +85,100 @@ def test_a_longer_run_goes_on_where_the_shorter_one_ended(tmp_path):
     # whoever has the shorter one open keeps it
     assert before.read() == ended
     before.close()
-    # and a shorter one begins anew: what lies beyond its end is not forgotten by cutting
-    again = Argon()
-    batch(tmp_path / "grown", short, again)
-    assert again.calls == 51
 
 
-def test_a_run_of_other_settings_or_starts_begins_anew(tmp_path):
+OTHERS = (
+    (stage("nvt", friction_per_ps=21.0), {}),
+    (stage("nvt", seed=6), {}),
+    (stage("nvt", temperature_K=301.0), {}),
+    (stage("nvt"), {"depends_on": {"potential": "another"}}),
+)
+
+
+def test_a_run_of_other_settings_begins_anew_and_the_earlier_one_comes_back(tmp_path):
     batch(tmp_path, stage("nvt"), Argon())
-    for asked, settings in (
-        (stage("nvt", friction_per_ps=21.0), {}),
-        (stage("nvt", seed=6), {}),
-        (stage("nvt", temperature_K=301.0), {}),
-        (stage("nvt"), {"depends_on": {"potential": "another"}}),
-    ):
+    known = contents(tmp_path / "0.h5")
+    for asked, settings in OTHERS:
         calculator = Argon()
         batch(tmp_path, asked, calculator, **settings)
         assert calculator.calls == 51
+    for asked, settings in (*OTHERS, (stage("nvt"), {})):
+        again = Argon()
+        batch(tmp_path, asked, again, **settings)
+        assert again.calls == 0
+    assert contents(tmp_path / "0.h5") == known
+    # what the ensemble does not use makes no other run
+    unused = Argon()
+    batch(tmp_path, stage("nvt", thermostat_time_fs=50.0, pressure_GPa=1.0), unused)
+    assert unused.calls == 0
+
+
+def test_a_shorter_run_costs_no_longer_one(tmp_path):
+    long, short = stage("nvt", duration_ps=0.2), stage("nvt", duration_ps=0.1)
+    batch(tmp_path, long, Argon())
+    known = contents(tmp_path / "0.h5")
+    calculator, again = Argon(), Argon()
+    batch(tmp_path, short, calculator)
+    assert calculator.calls == 51
+    batch(tmp_path, long, again)
+    assert again.calls == 0
+    assert contents(tmp_path / "0.h5") == known
+
+
+def test_other_limits_are_judged_without_running_what_was_run(tmp_path):
+    asked = ENSEMBLES["langevin"]
+    free = batch(tmp_path / "free", asked, Argon())
+    largest = [outcome.checks["max_force_eV_per_A"] for outcome in free]
+    hot = Limits(**{**vars(NO_LIMITS), "max_force_eV_per_A": sum(sorted(largest)[1:]) / 2})
+    calculator = Argon()
+    judged = batch(tmp_path / "free", asked, calculator, limits=hot)
+    assert calculator.calls == 0
+    worst = int(np.argmax(largest))
+    assert [outcome.status for outcome in judged] == [
+        "exploded" if row == worst else "finished" for row in range(3)
+    ]
+    assert judged[worst].reason.startswith("within 0.1 ps: a force of")
+    # a run that exploded goes on under looser ones, as if they had always been
+    first = batch(tmp_path / "hot", asked, Argon(), limits=hot)
+    assert first[worst].status == "exploded"
+    rest = Argon()
+    batch(tmp_path / "hot", asked, rest)
+    assert rest.joined_sizes == [1]
+    assert 0 < rest.calls < 51
+    batch(tmp_path / "free", asked, Argon())
+    same(tmp_path / "hot", tmp_path / "free")
+    assert not list((tmp_path / "hot").glob("*.offending.extxyz"))
+
+
+def test_a_start_that_is_refused_holds_up_no_other(tmp_path):
+    def refuse(positions_A, _):
+        if len(positions_A) == 96:
+            raise SystemRefused("an atom is isolated", 1)
+
+    asked = ENSEMBLES["langevin"]
+    known = batch(tmp_path / "whole", asked, Argon())
+    outcomes = batch(tmp_path / "cut", asked, Argon({1: refuse}))
+    assert [outcome.status for outcome in outcomes] == ["finished", "exploded", "finished"]
+    assert outcomes[1].reason == "not run, since the potential refuses its start (an atom is isolated)"
+    assert read_trajectory(tmp_path / "cut" / "1.h5").n_frames == 1
+    assert outcomes[0].checks == known[0].checks
+    again = Argon()
+    assert batch(tmp_path / "cut", asked, again) == outcomes
+    assert again.calls == 0
+
+
+def test_a_sweep_that_one_system_cannot_follow_ends_that_one(tmp_path):
+    """The third of three is refused once its cell is 1 % longer."""
+    alone_or_all = {3}
+
+    def refuse(positions_A, cells_A):
+        if len(cells_A) in alone_or_all and positions_A[-32:].abs().max() > longest:
+            raise SystemRefused("too far", len(cells_A) - 1)
+
+    longest = 1.01 * argon(seed=2).positions.max()
+    asked = ENSEMBLES["sweep"]
+    outcomes = batch(tmp_path, asked, Argon(dict.fromkeys(range(1, 80), refuse)))
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished", "exploded"]
 
 
 def test_a_batch_put_together_anew_runs_what_is_missing(tmp_path):
