@@ -135,6 +135,8 @@ def test_slurm_may_fuse_the_stages_of_a_condition(tree):
     for line in ("groups: [", "group-components: ["):
         assert f"\n# {line}" in text
         text = text.replace(f"\n# {line}", f"\n{line}")
+    assert "  # select_starts: *gpu\n" in text
+    text = text.replace("  # select_starts: *gpu\n", "  select_starts: *gpu\n")
     profile.write_text(text.replace("batch: conditions", "batch: replicas"))
     run = dry_run(tree, "--workflow-profile", str(profile.parent))
     # three temperatures; at the third there are three potentials, whose volume is one of them's
