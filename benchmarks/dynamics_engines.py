@@ -321,42 +321,15 @@ def batches_and_peers(turns: Turns, n_steps: int, wanted: Sequence[str]) -> list
                     candidates["janus"] = partial(janus_step_ms, atoms, theirs, n)
             found = turns.ms(candidates)
             bar = 0.45 if len(atoms) == SMALL else None
-            lines.append(
-                row(
-                    "batch_over_one",
-                    len(atoms),
-                    9,
-                    found["nine"],
-                    found["one"],
-                    bar,
-                    peer_name="one replica alone",
-                )
-            )
-            if "ase" in found:
-                lines.append(
-                    row(
-                        "batch_over_ase",
-                        len(atoms),
-                        9,
-                        found["nine"],
-                        found["ase"],
-                        peer_bar,
-                        peer_name="ASE VelocityVerlet, MACECalculator",
-                    )
-                )
-            if "janus" in found:
-                version = metadata.version("janus-core")
-                lines.append(
-                    row(
-                        "batch_over_janus",
-                        len(atoms),
-                        9,
-                        found["nine"],
-                        found["janus"],
-                        peer_bar,
-                        peer_name=f"janus-core {version} NVE",
-                    )
-                )
+            peers = {
+                "one": ("batch_over_one", bar, "one replica alone"),
+                "ase": ("batch_over_ase", peer_bar, "ASE VelocityVerlet, MACECalculator"),
+                "janus": ("batch_over_janus", peer_bar, "janus-core NVE, MACECalculator"),
+            }
+            for name, (measure, wanted_ratio, told) in peers.items():
+                if name in found:
+                    times = (found["nine"], found[name])
+                    lines.append(row(measure, len(atoms), 9, *times, wanted_ratio, peer_name=told))
     return lines
 
 
@@ -373,7 +346,9 @@ def main() -> None:
     if {"batch", "peers"} & set(wanted):
         lines += batches_and_peers(turns, args.steps, wanted)
     machine = {"threads": os.environ.get("OMP_NUM_THREADS", "all"), "device": provenance.device()}
-    machine |= {name: metadata.version(name) for name in ("torch", "mace-torch", "chgnet", "ase")}
+    packages = ["torch", "mace-torch", "chgnet", "ase"]
+    packages += ["janus-core"] if importlib.util.find_spec("janus_core") else []
+    machine |= {name: metadata.version(name) for name in packages}
     if args.dynamics:
         files.write_rows(args.dynamics, [*lines[0], *machine], [line | machine for line in lines])
 

@@ -48,16 +48,16 @@ def simulate(
     """Run replicas side by side, from where earlier attempts left them, and return how each ended.
 
     The start is frame 0 and always written. Every later frame is checked before it is written; a run ends at the first
-    that fails, and that frame is saved, not written. A system that the potential refuses after its start ends as a
-    failed check does; the others go on. ``mobile`` is the species whose motion is asked for (the others are the host
-    that must not melt), ``velocities`` asks for velocities in the trajectories, ``depends_on`` says what the runs
+    that fails, and that frame is saved, not written. A system that the potential refuses, at its start or later, ends
+    as a failed check does; the others go on. ``mobile`` is the species whose motion is asked for (the others are the
+    host that must not melt), ``velocities`` asks for velocities in the trajectories, ``depends_on`` says what the runs
     depend on besides starts and stages (hashes of files), and ``record`` gives the provenance that the sidecars
     keep. Without ``publish`` all stays in the work folders, for `take_over`.
 
     Raises
     ------
     InputError
-        If the stages cannot advance together, or the potential refuses a start.
+        If the stages cannot advance together, or another process runs one of the replicas.
     Stopped
         If somebody asked to stop; checkpoints are written.
     """
@@ -120,9 +120,6 @@ class _Batch:
                 f"{len(running) - self.n_first} of {len(running)} runs were over already; remove their work folders "
                 "to run them again"
             )
-        if not self.live:
-            return
-        self.clock_s = time.monotonic()
         while self.live:
             try:
                 self.engine = make_engine(
@@ -166,11 +163,9 @@ class _Batch:
 
     def _look(self) -> None:
         """Write or refuse the frames that are due, and let go of replicas that have ended."""
-        due = [one for one in self.live if one.frame_is_due]
-        if not due:
+        if not any(one.frame_is_due for one in self.live):
             return
-        snapshots = self.engine.snapshots()
-        for one, now in zip(self.live, snapshots, strict=True):
+        for one, now in zip(self.live, self.engine.snapshots(), strict=True):
             if one.frame_is_due:
                 one.look(now)
         self._release()
