@@ -71,8 +71,8 @@ def moving(atoms: Atoms, seed: int = 0) -> Atoms:
     return start
 
 
-def tiny_mace(path: Path) -> None:
-    """Save a MACE of random weights: 16 channels, L = 0, 2 layers, cutoff 5 A, the rest as mace_run_train has it."""
+def random_mace(path: Path, *, hidden: str, cutoff_A: float) -> None:
+    """Save a MACE of random weights, two layers, the rest as mace_run_train has it; ``hidden`` is such as 16x0e."""
     import mace  # noqa: F401  before e3nn
     import torch
     from e3nn import o3
@@ -81,9 +81,9 @@ def tiny_mace(path: Path) -> None:
     torch.manual_seed(0)
     interaction = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
     model = modules.ScaleShiftMACE(
-        r_max=5.0, num_bessel=8, num_polynomial_cutoff=5, max_ell=3, interaction_cls=interaction,
+        r_max=cutoff_A, num_bessel=8, num_polynomial_cutoff=5, max_ell=3, interaction_cls=interaction,
         interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"], num_interactions=2,
-        num_elements=2, hidden_irreps=o3.Irreps("16x0e"), MLP_irreps=o3.Irreps("16x0e"),
+        num_elements=2, hidden_irreps=o3.Irreps(hidden), MLP_irreps=o3.Irreps("16x0e"),
         gate=torch.nn.functional.silu, atomic_energies=np.zeros(2), avg_num_neighbors=20.0,
         atomic_numbers=[1, 12], correlation=3, atomic_inter_scale=0.05, atomic_inter_shift=0.0,
     )  # fmt: skip
@@ -194,8 +194,10 @@ class Watched:
         return self
 
     def compute(self, positions: Any, cells: Any, *, stress: bool) -> Any:
-        """Compute as the force field does, then the model alone with its graph at hand."""
+        """Compute as the force field does, then the model alone with its graph at hand, denormals flushed as there."""
         import torch
+
+        from hopline.potentials.chgnet_batch import denormals_flushed
 
         self.begun_s.append(time.perf_counter())
         found = self.field.compute(positions, cells, stress=stress)
@@ -203,7 +205,7 @@ class Watched:
         edges = self.field.neighbours.find(positions, cells)
         leaf = edges.vectors_A.to(self.field.dtype, copy=True).requires_grad_()
         start_s = time.perf_counter()
-        with torch.enable_grad():
+        with denormals_flushed(), torch.enable_grad():
             torch.autograd.grad(self.field.energies(edges.pairs, leaf).sum(), leaf)
         now_s = time.perf_counter()
         self.bare_s.append(now_s - start_s)
@@ -303,7 +305,7 @@ def batches_and_peers(turns: Turns, n_steps: int, wanted: Sequence[str]) -> list
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tiny.model"
-        tiny_mace(path)
+        random_mace(path, hidden="16x0e", cutoff_A=5.0)
         ours = mace.load_calculator(path, dtype="float32", head=None)
         with contextlib.redirect_stdout(sys.stderr):
             theirs = MACECalculator(model_paths=str(path), device=str(ours.device), default_dtype="float32")

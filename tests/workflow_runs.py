@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
+SNAKEMAKE = (sys.executable, "-m", "snakemake", "--nocolor")
 GENERATED = ("results", "logs", ".*", "__pycache__")
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 CALL = re.compile(r"^(?:Shell command:)?\s*((?:[A-Z_]+=\S* )?python scripts/.*)$", re.MULTILINE)
@@ -64,11 +65,22 @@ def copy_repository(repository: Path, tree: Path) -> Path:
 
 def snakemake(tree: Path, *arguments: str) -> DryRun:
     """Run Snakemake in a copy of the repository; standard output and error together."""
-    command = [sys.executable, "-m", "snakemake", "--nocolor", *arguments]
     run = subprocess.run(
-        command, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        [*SNAKEMAKE, *arguments],
+        cwd=tree,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     return DryRun(run.returncode, run.stdout)
+
+
+def started(tree: Path, *arguments: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start Snakemake in a copy of the repository, as the head of a process group of its own, and do not wait."""
+    return subprocess.Popen(
+        [*SNAKEMAKE, *arguments], cwd=tree, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    )
 
 
 def cpu_time_of_children_s() -> float:

@@ -1,12 +1,17 @@
 """Batches: the same files however the runs are cut into jobs, and no molecular dynamics twice."""
 
+import os
 import re
+import shutil
+import signal
+import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import workflow_runs
+from md_runs import contents
 
 from hopline import files
 from hopline.trajectories import read_trajectory
@@ -168,6 +173,7 @@ def shorten(config, temperatures_K, production_ps):
     config["datasets"] = {}
     common = {"timestep_fs": 2, "frame_interval_fs": 4}
     config["dynamics"] = {
+        "checkpoint_interval_s": 0.5,
         "npt": {"duration_ps": 0.02, **common},
         "nvt": {"duration_ps": 0.04, **common},
         "production": {"duration_ps": production_ps, "replicas": 2, "starts_apart_ps": 0.004, **common},
@@ -179,15 +185,18 @@ def places(temperatures_K=TEMPERATURES_K):
     return [f"{folder}/{at}K/{stage}.h5" for at in temperatures_K for stage in STAGES]
 
 
-def run(tree, how, *flags, temperatures_K=TEMPERATURES_K, production_ps=0.02):
-    """Run the dynamics with short runs, or say what would be run."""
+def arguments(tree, how, *flags, temperatures_K=TEMPERATURES_K, production_ps=0.02):
+    """Return what Snakemake is called with for the dynamics, with short runs."""
     config = workflow_runs.write_config(
         tree / "short.yaml", tree / QUICKSTART, lambda config: shorten(config, temperatures_K, production_ps)
     )
     targets = [place for place in places(temperatures_K) if "nve" in place]
-    done = workflow_runs.snakemake(
-        tree, "--cores", "2", "--configfile", str(config), *cut(how), *flags, "--", *targets
-    )
+    return ("--cores", "2", "--configfile", str(config), *cut(how), *flags, "--", *targets)
+
+
+def run(tree, how, *flags, production_ps=0.1):
+    """Run the dynamics with short runs, or say what would be run."""
+    done = workflow_runs.snakemake(tree, *arguments(tree, how, *flags, production_ps=0.1))
     assert done.status == 0, done.output
     return done
 
@@ -274,3 +283,33 @@ def test_only_what_is_new_is_simulated(together):
     np.testing.assert_array_equal(
         read_trajectory(together / places()[-1]).positions_A[: short.n_frames], short.positions_A
     )
+
+
+def killed_after_a_checkpoint(tree, step, *call):
+    """Call Snakemake and kill it with all that it runs once a replica has a checkpoint later than a step."""
+    with (tree / "killed.log").open("wb") as log, workflow_runs.started(tree, *call, log=log) as process:
+        give_up_s = time.monotonic() + 300
+        while not any(
+            int(path.stem.split("-")[1]) > step
+            for path in tree.glob("results/**/work/nve-1/checkpoint-*.npz")
+        ):
+            assert process.poll() is None, (tree / "killed.log").read_text()
+            assert time.monotonic() < give_up_s
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_killed_with_all_its_jobs_and_called_again_it_ends_as_unbroken(together, tmp_path):
+    """Snakemake itself, its shell and the script, in the midst of a batch of four replicas."""
+    tree = tmp_path / "killed"
+    shutil.copytree(together, tree, symlinks=True)
+    run(together, "conditions", production_ps=0.1)
+    killed_after_a_checkpoint(tree, 16, *arguments(tree, "conditions", production_ps=0.1))
+    assert not any(sidecar["simulated_ps"] == pytest.approx(0.1) for sidecar in sidecars(tree).values())
+    workflow_runs.snakemake(tree, *arguments(tree, "conditions", "--unlock", production_ps=0.1))
+    run(tree, "conditions", production_ps=0.1)
+    whole, cut_off = (sidecars(one) for one in (together, tree))
+    for place, sidecar in cut_off.items():
+        assert sidecar["checks"] == whole[place]["checks"]
+        assert sidecar["attempts"] == whole[place]["attempts"] + ("nve" in place)
+        assert contents(tree / place) == contents(together / place)

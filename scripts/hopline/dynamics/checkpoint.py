@@ -1,17 +1,16 @@
 """Checkpoints: all that a replica's next step depends on, in files that appear whole or not at all.
 
 Each replica has its own, named by the step, so that a batch may be put together anew. Replicas of a batch go on from
-the newest step that all of them have: what a batch computes for one may change in the last bit with the others.
+the newest moment that all of them have: what a batch computes for one may change in the last bit with the others.
 """
 
 import json
 import shutil
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,19 @@ from numpy.typing import NDArray
 from hopline.console import say
 from hopline.files import whole
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever a state holds something else, or means something else: runs of older ones begin anew."""
 HEAD = "head"
-NEVER = sys.maxsize
 INTERVAL_S = 300.0
 """Time between checkpoints where nobody says another: a run that is killed loses less."""
+
+
+class Moment(NamedTuple):
+    """When in the life of a batch: its replicas may have come to it at different steps of their own."""
+
+    batch: str
+    steps: int
+    """How many the batch has advanced."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +42,7 @@ class Checkpoint:
 
     step: int
     identity: str
+    moment: Moment
     ended: bool
     arrays: Mapping[str, NDArray[Any]]
     values: Mapping[str, Any]
@@ -43,7 +50,7 @@ class Checkpoint:
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Add a checkpoint to a replica's folder; it is on the disk when this returns."""
-    names = ("step", "identity", "ended", "values")
+    names = ("step", "identity", "moment", "ended", "values")
     text = json.dumps({"format": FORMAT, **{name: getattr(checkpoint, name) for name in names}})
     with whole(_path(folder, checkpoint.step)) as temporary, temporary.open("wb") as file:
         arrays: dict[str, Any] = {HEAD: np.array(text), **checkpoint.arrays}
@@ -60,31 +67,44 @@ def forget_others(folder: Path, step: int) -> None:
 def read_common(
     folders: Sequence[Path], identities: Sequence[str], n_steps: Sequence[int]
 ) -> list[Checkpoint | None]:
-    """Return where each replica goes on: at the newest step common to all, or each at its own where there is none.
+    """Return where each replica goes on: at the newest moment common to all, or each at its last where there is none.
 
-    A replica that exploded has all later steps in common with the others. One that is over (exploded, or at its last
-    of ``n_steps``) and has no earlier checkpoint left was over before the others' last: it stays out of it. Checkpoints
-    of other runs (other settings, start or potential) and damaged ones do not count.
+    A replica that is over (exploded, or at its last of ``n_steps``) has all later moments of its batch in common with
+    the others; where it has no earlier checkpoint left it was over before the others' last, and stays out of it.
+    Checkpoints of other runs (other settings, start or potential) and damaged ones do not count.
     """
     found = [
-        {one.step: one for path in _all(folder) if (one := _read(path, identity)) is not None}
+        [one for path in _all(folder) if (one := _read(path, identity)) is not None]
         for folder, identity in zip(folders, identities, strict=True)
     ]
-    ends = [min((step for step, one in mine.items() if one.ended), default=NEVER) for mine in found]
     over = [
-        len(mine) == 1 and (last in mine or end in mine)
-        for mine, last, end in zip(found, n_steps, ends, strict=True)
+        bool(mine) and (mine[-1].ended or mine[-1].step == last)
+        for mine, last in zip(found, n_steps, strict=True)
     ]
-    together = [(mine, end) for mine, end, is_over in zip(found, ends, over, strict=True) if not is_over]
+    together = [
+        (mine, is_over) for mine, is_over in zip(found, over, strict=True) if not (is_over and len(mine) == 1)
+    ]
+    moments = {one.moment for mine, _ in together for one in mine}
     common = [
-        step
-        for step in set().union(*(mine for mine, _ in together))
-        if all(step in mine or end <= step for mine, end in together)
+        moment for moment in moments if all(_at(moment, mine, is_over=is_over) for mine, is_over in together)
     ]
+    if not common:
+        return [mine[-1] if mine else None for mine in found]
+    newest = max(common, key=lambda moment: moment.steps)
     return [
-        None if not mine else mine[max(mine) if is_over or not common else min(max(common), end)]
-        for mine, end, is_over in zip(found, ends, over, strict=True)
+        _at(newest, mine, is_over=is_over) or (mine[-1] if mine else None)
+        for mine, is_over in zip(found, over, strict=True)
     ]
+
+
+def _at(moment: Moment, mine: Sequence[Checkpoint], *, is_over: bool) -> Checkpoint | None:
+    """Return a replica's checkpoint of a moment, or of its end if the batch came to the moment later."""
+    for one in mine:
+        if one.moment == moment:
+            return one
+    last = mine[-1] if is_over else None
+    has_ended = last and last.moment.batch == moment.batch and last.moment.steps < moment.steps
+    return last if has_ended else None
 
 
 def take_folder(folder: Path, identity: str, n_steps: int) -> None:
@@ -141,7 +161,8 @@ def _read(path: Path, identity: str | None) -> Checkpoint | None:
         head = json.loads(str(arrays.pop(HEAD)))
         if head.pop("format") != FORMAT or head["identity"] != (identity or head["identity"]):
             return None
-        return Checkpoint(arrays=arrays, **head)
+        moment = Moment(*head.pop("moment"))
+        return Checkpoint(arrays=arrays, moment=moment, **head)
     except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         say(f"{path} cannot be read ({error}): it does not count")
         return None

@@ -87,10 +87,11 @@ class Replica:
 
 
 class Running:
-    """A replica on its way.
+    """A replica on its way; ``key`` tells its run from others.
 
     ``step`` and ``scale`` (of the cell's lengths, where the volume is swept) say where it stands, ``wall_s`` how much
-    time it took so far; the batch keeps them. ``temperature_K`` is that of the last frame.
+    time it took so far; the batch keeps them. ``moment`` is when in the life of a batch an earlier attempt left it
+    (None: there was none), ``temperature_K`` that of the last frame.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Running:
         velocities: bool,
     ) -> None:
         """Go on from a checkpoint (None: from the start); where its trajectory is lost, from the start too."""
-        self.replica, self._key, self._velocities = replica, key, velocities
+        self.replica, self.key, self._velocities = replica, key, velocities
         stage = replica.stage
         self.start = replica.start.copy()
         self.start.set_cell(self.start.cell * stage.scale_first, scale_atoms=True)
@@ -113,6 +114,7 @@ class Running:
         self.n_steps = stage.n_steps
         self.step, self.scale, self.wall_s, self.attempts = 0, stage.scale_first, 0.0, 1
         self.temperature_K = math.nan
+        self.moment: checkpoint.Moment | None = None
         self._exploded: str | None = None
         self._limits = asdict(limits)
         self._seen_before: Mapping[str, object] = self.watch.state()
@@ -219,7 +221,7 @@ class Running:
         atoms.set_momenta(momenta)
         write_frames(offending_of(self.replica.written), [atoms])
 
-    def write_checkpoint(self, saved: Saved) -> None:
+    def write_checkpoint(self, saved: Saved, moment: checkpoint.Moment) -> None:
         """Write all that the next attempt needs; frames reach the disk first."""
         self.writer.sync()
         own = {
@@ -235,7 +237,7 @@ class Running:
         }
         ended = self._exploded is not None
         values = {"engine": dict(saved.values), "replica": own}
-        one = checkpoint.Checkpoint(self.step, self._key, ended, saved.arrays, values)
+        one = checkpoint.Checkpoint(self.step, self.key, moment, ended, saved.arrays, values)
         checkpoint.write(self.replica.folder, one)
 
     def forget_earlier(self) -> None:
@@ -296,7 +298,7 @@ class Running:
         except (LostTrajectoryError, FileNotFoundError) as error:
             say(f"{error}: {self.replica.trajectory} begins anew")
             return False
-        self.step, self._exploded = found.step, exploded
+        self.step, self.moment, self._exploded = found.step, found.moment, exploded
         self.scale, self.wall_s, self.attempts = own["scale"], own["wall_s"], own["attempts"]
         self._history = own["history"]
         self.watch.restore(own["watch"])

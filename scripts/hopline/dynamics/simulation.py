@@ -6,6 +6,8 @@ data, so what stays in the work folder costs no space: from it an output that wa
 goes on where this one ended.
 """
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -115,6 +117,7 @@ class _Batch:
         self.record = record
         self.live = [one for one in running if not one.ended]
         self.n_first = len(self.live)
+        self.moment = _moment_of(self.live)
         if len(running) > self.n_first:
             say(
                 f"{len(running) - self.n_first} of {len(running)} runs were over already; remove their work folders "
@@ -132,7 +135,7 @@ class _Batch:
                 refused = self.live.pop(error.row)
                 refused.refuse_start(str(error))
                 refused.write_sidecar(self.record(), engine="none", n_batch=self.n_first)
-                refused.write_checkpoint(Saved({}, {}))
+                refused.write_checkpoint(Saved({}, {}), self.moment)
 
     def run(self, checkpoint_interval_s: float) -> None:
         """Advance all until each has ended; a line says how far they are."""
@@ -193,6 +196,7 @@ class _Batch:
             return
         for one in self.live:
             one.step += 1
+        self.moment = self.moment._replace(steps=self.moment.steps + 1)
 
     def _keep(self) -> None:
         """Write a checkpoint of every replica, then forget the ones before: a kill in between leaves either set."""
@@ -206,7 +210,7 @@ class _Batch:
         for row in rows:
             # in this order: with its last checkpoint a run is over, and nothing is written any more
             self.live[row].write_sidecar(record, engine=self.engine.name, n_batch=self.n_first)
-            self.live[row].write_checkpoint(self.engine.saved(row))
+            self.live[row].write_checkpoint(self.engine.saved(row), self.moment)
 
     def _spend_time(self) -> None:
         now_s = time.monotonic()
@@ -232,3 +236,15 @@ class _Batch:
                 " at most" if len(drifts) > 1 else ""
             )
         return told
+
+
+def _moment_of(live: Sequence[Running]) -> checkpoint.Moment:
+    """Return when a batch goes on: where it was, if all come from one moment, else its beginning.
+
+    Its name is made of who is in it and from which step each goes on.
+    """
+    moments = {one.moment for one in live}
+    if len(moments) == 1 and (moment := moments.pop()) is not None:
+        return moment
+    members = sorted((one.key, one.step) for one in live)
+    return checkpoint.Moment(hashlib.sha256(json.dumps(members).encode()).hexdigest(), 0)

@@ -10,9 +10,10 @@ from hopline.dynamics import checkpoint
 VALUES = {"noise": {"state": 2**127 + 1}, "third": 1 / 3, "nothing": None, "never": math.inf}
 
 
-def saved(step, *, identity="mine", ended=False):
+def saved(step, *, identity="mine", moment=None, ended=False):
+    moment = moment or checkpoint.Moment("of one start", step)
     arrays = {"positions_A": np.random.default_rng(step).normal(size=(5, 3)), "extra/x": np.array([np.nan])}
-    return checkpoint.Checkpoint(step, identity, ended, arrays, VALUES)
+    return checkpoint.Checkpoint(step, identity, moment, ended, arrays, VALUES)
 
 
 def fill(folder, *steps, ends=None):
@@ -32,6 +33,7 @@ def test_what_is_written_comes_back_bit_for_bit(tmp_path):
     [back] = checkpoint.read_common([fill(tmp_path / "a", 7)], ["mine"], [1000])
     known = saved(7)
     assert (back.step, back.identity, back.ended) == (7, "mine", False)
+    assert back.moment == known.moment
     assert back.values == known.values
     assert back.arrays.keys() == known.arrays.keys()
     for name, array in known.arrays.items():
@@ -39,7 +41,7 @@ def test_what_is_written_comes_back_bit_for_bit(tmp_path):
         assert back.arrays[name].dtype == array.dtype
 
 
-def test_a_batch_goes_on_from_the_newest_step_that_all_have(tmp_path):
+def test_a_batch_goes_on_from_the_newest_moment_that_all_have(tmp_path):
     first, second = fill(tmp_path / "a", 10, 20), fill(tmp_path / "b", 10)
     assert common(first, second) == [10, 10]
     assert common(first) == [20]
@@ -55,6 +57,25 @@ def test_a_batch_goes_on_from_the_newest_step_that_all_have(tmp_path):
 def test_one_that_exploded_has_all_later_steps_in_common(tmp_path, others, expected):
     """It was in the batch up to step 15: who goes on from before that goes on with it."""
     assert common(fill(tmp_path / "a", *others), fill(tmp_path / "b", 10, 15, ends=15)) == expected
+
+
+def test_replicas_of_different_steps_go_on_from_one_moment(tmp_path):
+    """The batch began at steps 30 and 0 and was killed when the first had its second checkpoint, or its last."""
+    for name, steps in {"ahead": {30: 0, 70: 40, 90: 60}, "behind": {0: 0, 40: 40}}.items():
+        (tmp_path / name).mkdir()
+        for step, advanced in steps.items():
+            checkpoint.write(tmp_path / name, saved(step, moment=checkpoint.Moment("grown", advanced)))
+    folders = tmp_path / "ahead", tmp_path / "behind"
+    assert common(*folders) == [70, 40]
+    # at its end it has all later moments
+    assert common(*folders, n_steps=90) == [70, 40]
+    checkpoint.write(folders[1], saved(100, moment=checkpoint.Moment("grown", 100)))
+    assert common(*folders, n_steps=90) == [90, 100]
+    # another batch's, or of before it had grown: no moment is common
+    checkpoint.write(folders[1], saved(120, moment=checkpoint.Moment("another", 60)))
+    assert common(*folders, n_steps=200) == [70, 40]
+    checkpoint.forget_others(folders[1], 120)
+    assert common(*folders, n_steps=200) == [90, 120]
 
 
 def test_one_that_was_over_before_stays_out_of_it(tmp_path):

@@ -22,7 +22,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from md_runs import ENSEMBLES, NO_LIMITS, VARIANTS, batch, calculator_of, contents, same, stage
+from md_runs import ENSEMBLES, NO_LIMITS, VARIANTS, Argon, batch, calculator_of, contents, same, stage
+from model_systems import argon_model
 
 from hopline import trajectory_writer
 from hopline.dynamics import ase_engine, batched_engine  # noqa: F401  once, not in each fork
@@ -190,14 +191,31 @@ class Instants:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def runs(folder, *stages, last=math.inf, **settings):
-    """Return work: batches of these stages, the last of them killed at an instant; it tells how many there were."""
+class Coupled(type(argon_model())):
+    """Argon that feels, as rounding lets real models, in its last bits who else is in the batch and where."""
+
+    def compute(self, positions_A, cells_A, *, stress):
+        """Compute, a little off."""
+        found = super().compute(positions_A, cells_A, stress=stress)
+        off = 1.0 + 1e-12 * positions_A.sum() * len(cells_A)
+        return dataclasses.replace(found, forces_eV_per_A=found.forces_eV_per_A * off)
+
+
+def coupled():
+    """Return the model for batches of argon."""
+    model = argon_model()
+    model.__class__ = Coupled
+    return model
+
+
+def runs(folder, *batches, last=math.inf, **settings):
+    """Return work: batches (stage, number of replicas), the last killed at an instant; it tells how many there were."""
 
     def work(tell):
-        for asked in stages[:-1]:
-            running(folder, "batched", asked, **settings)(lambda _: None)
-        instants = Instants(last)
-        running(folder, "batched", stages[-1], **settings)(lambda _: None)
+        for number, (asked, n) in enumerate(batches, start=1):
+            if number == len(batches):
+                instants = Instants(last)
+            batch(folder, asked, Argon(model=coupled), n=n, **settings)
         tell(instants.count)
 
     return work
@@ -209,29 +227,33 @@ SHORT, LONG = (stage("nvt", duration_ps=0.002 * n_steps, frame_interval_fs=2.0) 
 
 def hot_limits(folder):
     """Return limits that one of the replicas meets on its way and the other does not."""
-    outcomes = batch(folder, LONG, calculator_of("batched"), n=N_REPLICAS)
+    outcomes = batch(folder, LONG, Argon(model=coupled), n=N_REPLICAS)
     largest = [outcome.checks["max_force_eV_per_A"] for outcome in outcomes]
     return dataclasses.replace(NO_LIMITS, max_force_eV_per_A=sum(largest) / 2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["new", "longer", "exploding"])
+@pytest.mark.parametrize("case", ["new", "longer", "grown", "exploding"])
 def test_killed_at_changes_to_its_files_it_ends_as_if_unbroken(tmp_path, case):
-    """Checkpoints (one a step), flushes, sidecars, publishing; the second attempt is killed too, somewhere."""
+    """Checkpoints (one a step), flushes, sidecars, publishing; the second attempt is killed too, somewhere.
+
+    A batch that has grown goes on from different steps of its replicas.
+    """
     rng = random.Random(case)
-    stages = [SHORT, LONG] if case == "longer" else [LONG]
+    earlier = {"longer": [(SHORT, N_REPLICAS)], "grown": [(SHORT, 1)]}.get(case, [])
+    asked = (LONG, N_REPLICAS)
     limits = hot_limits(tmp_path / "unwatched") if case == "exploding" else Limits()
     settings = {"checkpoint_interval_s": 0.0, "limits": limits}
     log, whole = tmp_path / "log", tmp_path / "whole"
-    counted = Attempt(runs(whole, *stages, **settings), log)
+    counted = Attempt(runs(whole, *earlier, asked, **settings), log)
     assert not counted.ended()
     n_instants = counted.told.recv()
-    assert not Attempt(runs(tmp_path / "short", SHORT, **settings), log).ended()
+    assert not Attempt(runs(tmp_path / "short", (SHORT, N_REPLICAS), **settings), log).ended()
     kills = 0
     instants = range(1 + rng.randrange(STRIDE), n_instants + 1, STRIDE)
     for instant in instants:
         folder = tmp_path / f"{instant}"
-        assert Attempt(runs(folder, *stages, last=instant, **settings), log).ended()
+        assert Attempt(runs(folder, *earlier, asked, last=instant, **settings), log).ended()
         kills += 1
         begins_as(folder, whole)
         published = [folder / f"{number}.h5" for number in range(N_REPLICAS)]
@@ -239,9 +261,9 @@ def test_killed_at_changes_to_its_files_it_ends_as_if_unbroken(tmp_path, case):
             for path in published:
                 known = [contents(other / path.name) for other in (tmp_path / "short", whole)]
                 assert contents(path) in known
-        again = Attempt(runs(folder, LONG, last=rng.randint(1, n_instants // 2), **settings), log)
+        again = Attempt(runs(folder, asked, last=rng.randint(1, n_instants // 2), **settings), log)
         kills += again.ended()
         begins_as(folder, whole)
-        assert not Attempt(runs(folder, LONG, **settings), log).ended()
+        assert not Attempt(runs(folder, asked, **settings), log).ended()
         same(whole, folder, n=N_REPLICAS)
     print(f"{kills} kills at {len(instants)} of {n_instants} instants")
