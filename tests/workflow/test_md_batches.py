@@ -194,9 +194,9 @@ def arguments(tree, how, *flags, temperatures_K=TEMPERATURES_K, production_ps=0.
     return ("--cores", "2", "--configfile", str(config), *cut(how), *flags, "--", *targets)
 
 
-def run(tree, how, *flags, production_ps=0.1):
+def run(tree, how, *flags, **lengths):
     """Run the dynamics with short runs, or say what would be run."""
-    done = workflow_runs.snakemake(tree, *arguments(tree, how, *flags, production_ps=0.1))
+    done = workflow_runs.snakemake(tree, *arguments(tree, how, *flags, **lengths))
     assert done.status == 0, done.output
     return done
 
