@@ -292,9 +292,37 @@ def check_exploration():
     refuse("exploration.potential", f"{name!r} is not there; {remedy}")
 
 
+def check_times(key, section):
+    """Refuse frames that come amid a timestep, and runs shorter than a frame interval."""
+    interval_fs, timestep_fs = section["frame_interval_fs"], section["timestep_fs"]
+    if not is_whole(interval_fs / timestep_fs):
+        steps = interval_fs / timestep_fs
+        near = " or ".join(f"{n * timestep_fs:g}" for n in sorted({max(1, math.floor(steps)), math.ceil(steps)}))
+        refuse(
+            f"{key}.frame_interval_fs",
+            f"{interval_fs:g} is no whole number of timesteps ({timestep_fs:g}): take {near}",
+        )
+    if section["duration_ps"] * 1000 < interval_fs:
+        refuse(f"{key}.duration_ps", f"{section['duration_ps']:g} is less than frame_interval_fs ({interval_fs:g})")
+
+
+def is_whole(number):
+    """Whether a number is 1, 2, 3, ... but for rounding."""
+    return number > 0.5 and abs(number - round(number)) < 1e-6
+
+
 def check_dynamics():
     """Refuse a thermostat or a barostat that the engine does not have, and a friction that nothing feels."""
     dynamics, exploration = config["dynamics"], config["exploration"]
+    for key, section in (
+        ("exploration", exploration),
+        *((f"dynamics.{stage}", dynamics[stage]) for stage in ("npt", "nvt", "production")),
+    ):
+        check_times(key, section)
+    interval_fs, timestep_fs = dynamics["nvt"]["frame_interval_fs"], config["stability"]["timestep_fs"]
+    if not is_whole(interval_fs / timestep_fs):
+        why = f"dynamics.nvt.frame_interval_fs ({interval_fs:g}) is no whole number of it, and its hot run has the same"
+        refuse("stability.timestep_fs", f"{timestep_fs:g}: {why}")
     barostats = {"dynamics.npt": dynamics["npt"]}
     if exploration["ensemble"] == "npt":
         barostats["exploration"] = exploration

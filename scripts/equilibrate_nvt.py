@@ -1,4 +1,4 @@
-"""Equilibrate at the mean volume of NpT runs (NVT), keeping velocities for the replicas' starts."""
+"""Equilibrate at NpT runs' mean volumes or the starts' own (NVT), keeping velocities for the replicas' starts."""
 
 import argparse
 from pathlib import Path
@@ -15,12 +15,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--npt",
         type=Path,
         nargs="+",
-        required=True,
-        help="NpT trajectory (.h5) that gives the mean volume; one each",
+        help="NpT trajectory (.h5) that gives the mean volume; one each (without: the start's own volume)",
     )
-    parser.add_argument(
-        "--discard-fraction", type=float, required=True, help="share of it left out as equilibration"
-    )
+    parser.add_argument("--discard-fraction", type=float, help="share of it left out as equilibration")
     flags.add_thermostat(parser)
     flags.add_nvt(parser)
     flags.add_limits(parser)
@@ -30,22 +27,29 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Scale the structures to the NpT runs' mean volumes, draw momenta and run."""
     args = parse()
-    sidecars = [provenance.sidecar_of(npt) for npt in args.npt]
-    record = provenance.start(vars(args), [*args.start, *args.npt, *sidecars, args.potential])
+    npts = args.npt or []
+    if npts and args.discard_fraction is None:
+        raise console.InputError("--npt needs --discard-fraction: how much of it is equilibration")
+    sidecars = [provenance.sidecar_of(npt) for npt in npts]
+    record = provenance.start(vars(args), [*args.start, *npts, *sidecars, args.potential])
     stages = flags.stages(args, "nvt")
     from hopline.dynamics import protocol, runs
     from hopline.dynamics.outcomes import why_exploded
     from hopline.dynamics.replica import Replica
     from hopline.trajectories import read_trajectory
 
-    npts = flags.one_each("npt", args.npt, len(args.trajectory))
+    of_each = flags.one_each("npt", npts or [None], len(args.trajectory))
     replicas = []
-    for start, npt, stage, trajectory in zip(flags.starts(args), npts, stages, args.trajectory, strict=True):
-        atoms = protocol.at_mean_volume(
-            frames.read_frames(start)[0], read_trajectory(npt), discard_fraction=args.discard_fraction
-        )
-        moving = protocol.with_momenta(atoms, stage)
-        replicas.append(Replica(moving, stage, trajectory, unfit=why_exploded(npt)))
+    for start, npt, stage, trajectory in zip(
+        flags.starts(args), of_each, stages, args.trajectory, strict=True
+    ):
+        atoms, unfit = frames.read_frames(start)[0], None
+        if npt is not None:
+            atoms = protocol.at_mean_volume(
+                atoms, read_trajectory(npt), discard_fraction=args.discard_fraction
+            )
+            unfit = why_exploded(npt)
+        replicas.append(Replica(protocol.with_momenta(atoms, stage), stage, trajectory, unfit=unfit))
     runs.run(replicas, **flags.settings(args), velocities=True, record=record.record)
 
 

@@ -9,6 +9,8 @@ from hopline.dynamics import checkpoint, checks, stage
 from hopline.dynamics.engine import ENGINES
 from hopline.potentials.card import ACCELERATIONS
 
+OF_SEEDS = "one each, or the first start's: the next ones have the numbers after it"
+
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add what every run needs: starts, potential, temperatures, length, timestep, outputs, engine."""
@@ -57,7 +59,7 @@ def add_thermostat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frame-interval-fs", type=float, required=True, help="time between frames, fs")
     parser.add_argument("--friction-per-ps", type=float, required=True, help="Langevin friction, 1/ps")
     parser.add_argument(
-        "--seed", type=int, nargs="+", required=True, help="of momenta and noise; one for all, or one each"
+        "--seed", type=int, nargs="+", required=True, help=f"of momenta and noise; {OF_SEEDS}"
     )
 
 
@@ -114,6 +116,9 @@ def stages(args: argparse.Namespace, ensemble: str) -> list[stage.Stage]:
     names = set(stage.Stage.__dataclass_fields__) & set(vars(args)) - {"ensemble"}
     given = {name: getattr(args, name) for name in sorted(names)}
     n_replicas = len(args.trajectory)
+    if len(args.seed) == 1:
+        given["seed"] = [args.seed[0] + row for row in range(n_replicas)]
+    refuse_trajectories(args.trajectory)
     each = {
         name: one_each(name, values if isinstance(values, list) else [values], n_replicas)
         for name, values in given.items()
@@ -122,6 +127,15 @@ def stages(args: argparse.Namespace, ensemble: str) -> list[stage.Stage]:
         stage.Stage(ensemble=ensemble, **{name: values[row] for name, values in each.items()})
         for row in range(n_replicas)
     ]
+
+
+def refuse_trajectories(paths: list[Path]) -> None:
+    """Refuse names that are not of H5MD files, whose sidecars others could have, and runs named twice."""
+    for path in paths:
+        if path.suffix != ".h5":
+            raise InputError(f"--trajectory {path}: H5MD is written, call it {path.with_suffix('.h5').name}")
+        if [other.resolve() for other in paths].count(path.resolve()) > 1:
+            raise InputError(f"--trajectory {path} is there twice: name each run once")
 
 
 def starts(args: argparse.Namespace) -> list[Path]:

@@ -17,7 +17,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--frame-interval-fs", type=float, default=interval, help=f"fs (default {interval:g})"
     )
     parser.add_argument(
-        "--seed", type=int, nargs="+", default=[0], help="of momenta where a start has none (default 0)"
+        "--seed",
+        type=int,
+        nargs="+",
+        default=[0],
+        help=f"of momenta where a start has none; {flags.OF_SEEDS} (default 0)",
     )
     flags.add_limits(parser)
     return parser.parse_args(argv)

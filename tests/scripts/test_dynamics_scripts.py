@@ -130,6 +130,11 @@ def test_a_batch_that_did_not_run_puts_nothing_in_place(tmp_path, springs, capsy
     draw_momenta(atoms, 300, seed=1)
     frames.write_frames(tmp_path / "start.extxyz", [atoms])
     arguments = [*springs, *SHORT, "--trajectory", path, "--from-batch", tmp_path / "batch.json"]
+    batch = tmp_path / "batch.json"
+    assert "batch.json does not exist" in refused(capsys, call_script("simulate_replica", *arguments))
+    files.write_json(batch, {"runs": {"another.h5": {}}})
+    assert "is not of the batch that ran" in refused(capsys, call_script("simulate_replica", *arguments))
+    files.write_json(batch, {"runs": {str(path): {}}})
     assert "does not hold this run" in refused(capsys, call_script("simulate_replica", *arguments))
     assert not path.exists()
 
@@ -154,12 +159,42 @@ def test_as_many_values_as_trajectories_or_one(tmp_path, springs, capsys):
     assert "--temperature-K has 2 values for 3 trajectories" in told
 
 
+def test_one_seed_gives_each_start_its_own_and_copies_are_told(tmp_path, springs, capsys):
+    paths = [tmp_path / f"{number}.h5" for number in range(3)]
+    assert call_script("simulate_replica", *springs, *SHORT, "--seed", 5, "--trajectory", *paths) == 0
+    told = capsys.readouterr().err
+    assert [f"with seed {seed}" in told for seed in (5, 6, 7, 8)] == [True, True, True, False]
+    assert "same run" not in told
+    moving = rocksalt_lif(rattle_A=0)
+    draw_momenta(moving, 300, seed=1)
+    frames.write_frames(tmp_path / "start.extxyz", [moving])
+    arguments = [*springs, *SHORT, "--mobile", "Na", "--trajectory", *paths[:2]]
+    assert call_script("simulate_replica", *arguments) == 0
+    told = capsys.readouterr().err
+    assert f"{paths[1]} is the same run as {paths[0]}" in told
+    assert "no start has Na" in told
+
+
+def test_without_an_npt_run_a_structure_keeps_its_volume(tmp_path, springs):
+    path = tmp_path / "nvt.h5"
+    assert call_script("equilibrate_nvt", *springs, *SHORT, *LANGEVIN, "--trajectory", path) == 0
+    np.testing.assert_allclose(ended(path)[0].cells_A[0], rocksalt_lif().cell.array)
+
+
 @pytest.mark.parametrize(
     "changes",
-    [["--temperature-K", -3], ["--timestep-fs", 0], ["--duration-ps", "nan"], ["--start", "nowhere.extxyz"]],
+    [
+        ["--temperature-K", -3],
+        ["--timestep-fs", 0],
+        ["--duration-ps", "nan"],
+        ["--start", "nowhere.extxyz"],
+        ["--seed", -1],
+        ["--trajectory", "nve.xyz"],
+        ["--trajectory", "nve.h5", "./nve.h5"],
+    ],
 )
 def test_a_replica_that_cannot_be_run_is_refused(tmp_path, springs, capsys, changes):
-    arguments = [*springs, *SHORT, *changes, "--trajectory", tmp_path / "nve.h5"]
+    arguments = [*springs, *SHORT, "--trajectory", tmp_path / "nve.h5", *changes]
     refused(capsys, call_script("simulate_replica", *arguments))
     assert not (tmp_path / "nve.h5").exists()
 

@@ -110,6 +110,18 @@ CASES = {
         setting("systems", "lif", "temperatures_K", to=[-700]),
         "systems.lif.temperatures_K.0: -700: must be more than 0",
     ),
+    "frames amid a timestep": (
+        setting("dynamics", "production", "frame_interval_fs", to=5),
+        "dynamics.production.frame_interval_fs: 5 is no whole number of timesteps (2): take 4 or 6",
+    ),
+    "a run without a frame": (
+        setting("exploration", "duration_ps", to=0.001),
+        "exploration.duration_ps: 0.001 is less than frame_interval_fs (4)",
+    ),
+    "frames amid a timestep of the hot run": (
+        setting("stability", "timestep_fs", to=3),
+        "stability.timestep_fs: 3: dynamics.nvt.frame_interval_fs (10) is no whole number of it",
+    ),
     "a thermostat of the other engine": (
         setting("dynamics", to={"engine": "ase", "nvt": {"thermostat": "nose-hoover"}}),
         "dynamics.nvt.thermostat: nose-hoover needs dynamics.engine: batched; engine ase has langevin",

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 
+from hopline.console import InputError
 from hopline.dynamics.engine import Snapshot
 from hopline.units import BOLTZMANN_EV_PER_K, FS_PER_PS, MEV_PER_EV
 
-MIN_FRAMES_OF_DRIFT = 100
-"""A drift is judged from so many frames on: before, its slope is that of a fluctuation."""
+MIN_FRAMES_OF_SLOPE, MIN_FRAMES_OF_DRIFT = 100, 10
+"""A drift is judged from so many frames on: before, it is that of a fluctuation.
+
+Of n frames the drift over the run errs by sqrt(12 / n) of the total energy's own fluctuation, which in a sound run is a
+hundredth of kT; a slope is that over the time, and so large in a short run.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,18 @@ class Limits:
         that each of them has: the host has melted. Lindemann's crystals melt at 0.1 to 0.15 of a neighbour distance
         from the mean positions, 0.15 to 0.2 from those of another instant.
     max_energy_drift_meV_per_atom_per_ps
-        NVE: largest drift of the total energy, meV/atom/ps, from `MIN_FRAMES_OF_DRIFT` frames on.
+        NVE: largest drift of the total energy, meV/atom/ps, from `MIN_FRAMES_OF_SLOPE` frames on.
     max_heating_share
-        NVE: largest drift over the run so far, over 3 kT: beyond it the run samples another temperature.
+        NVE: largest drift over the run so far, over 3 kT: beyond it the run samples another temperature. From
+        `MIN_FRAMES_OF_DRIFT` frames on.
     max_drift_over_fluctuation
         NVE: the same over the standard deviation of the kinetic energy, which is larger for small cells. No limit
         unless one is set: in a cell of thousands of atoms three are a change of the temperature by one per cent.
+
+    Raises
+    ------
+    InputError
+        If a limit is no number or beyond what any run is.
     """
 
     max_temperature_ratio: float = 4.0
@@ -53,6 +64,13 @@ class Limits:
     max_heating_share: float = 0.5
     max_drift_over_fluctuation: float = math.inf
 
+    def __post_init__(self) -> None:
+        """Refuse limits that every run is beyond."""
+        for name, value in vars(self).items():
+            least = 1.0 if name == "max_volume_ratio" else 0.0
+            if not value >= least:
+                raise InputError(f"{name} must be {least:g} or more, got {value}")
+
 
 TOLD = {
     "max_force_eV_per_A": "a force of {:.3g} eV/A",
@@ -64,7 +82,12 @@ TOLD = {
     "max_drift_over_fluctuation": "the total energy has drifted by {:.3g} deviations of the kinetic energy",
 }
 """What a figure beyond its limit means; the figure has the limit's name, without ``max_`` where it is a drift's."""
-OF_A_DRIFT = ("max_energy_drift_meV_per_atom_per_ps", "max_heating_share", "max_drift_over_fluctuation")
+FRAMES_NEEDED = {
+    "max_energy_drift_meV_per_atom_per_ps": MIN_FRAMES_OF_SLOPE,
+    "max_heating_share": MIN_FRAMES_OF_DRIFT,
+    "max_drift_over_fluctuation": MIN_FRAMES_OF_DRIFT,
+}
+"""Of what tells more the longer it is looked at."""
 
 
 @dataclass
@@ -165,13 +188,13 @@ class Watch:
             )
         for name, told in TOLD.items():
             value = abs(seen.get(name if name in seen else name.removeprefix("max_"), 0.0))
-            if value > getattr(limits, name) and (name not in OF_A_DRIFT or self._has_drift):
+            if value > getattr(limits, name) and self._n_frames >= FRAMES_NEEDED.get(name, 0):
                 return f"{told.format(value)} ({name} {getattr(limits, name):g})"
         return None
 
     @property
-    def _has_drift(self) -> bool:
-        return self.drift is not None and self.drift.n_frames >= MIN_FRAMES_OF_DRIFT
+    def _n_frames(self) -> int:
+        return self.drift.n_frames if self.drift else 0
 
     def _find(
         self, now: Snapshot, time_ps: float, temperature_K: float, target_temperature_K: float

@@ -27,8 +27,11 @@ def with_momenta(atoms: Atoms, stage: Stage) -> Atoms:
     Raises
     ------
     InputError
-        If atoms are constrained, which the engines do not know, or the only atom could not move.
+        If the cell is not three vectors, atoms are constrained, which the engines do not know, or the only atom could
+        not move.
     """
+    if not atoms.cell.volume:
+        raise InputError("the start has no cell of three vectors: a crystal is wanted")
     if atoms.constraints:
         raise InputError(
             "the start has constrained atoms (move_mask or the like): all atoms move here, take them out"
@@ -64,8 +67,10 @@ def at_mean_volume(structure: Atoms, npt: Trajectory, *, discard_fraction: float
     Raises
     ------
     InputError
-        If the run's cell is not the structure's up to scaling.
+        If the run's cell is not the structure's up to scaling, or all of it would be left out.
     """
+    if not 0.0 <= discard_fraction < 1.0:
+        raise InputError(f"discard_fraction must be 0 or more and less than 1, got {discard_fraction:g}")
     first = int(discard_fraction * npt.n_frames)
     volume_A3 = np.abs(np.linalg.det(npt.cells_A[first:])).mean()
     atoms = structure.copy()

@@ -219,6 +219,7 @@ class Running:
         atoms.set_cell(cell_A)
         atoms.set_positions(positions_A)
         atoms.set_momenta(momenta)
+        atoms.info = {"time_ps": self.simulated_ps, "reason": why}
         write_frames(offending_of(self.replica.written), [atoms])
 
     def write_checkpoint(self, saved: Saved, moment: checkpoint.Moment) -> None:

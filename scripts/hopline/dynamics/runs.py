@@ -7,13 +7,13 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from hopline.console import say
+from hopline.console import InputError, say
 from hopline.dynamics.checks import Limits
 from hopline.dynamics.engine import Engine, Saved
 from hopline.dynamics.replica import Replica
 from hopline.dynamics.simulation import simulate, take_over
 from hopline.dynamics.stage import Stage
-from hopline.files import sha256, write_json
+from hopline.files import read_json, sha256, write_json
 
 
 def run(
@@ -50,6 +50,9 @@ def run(
         "mobile": mobile,
     }
     if from_batch is not None:
+        runs = read_json(from_batch).get("runs", {})
+        if strangers := [replica.trajectory for replica in replicas if str(replica.trajectory) not in runs]:
+            raise InputError(f"{from_batch} is not of the batch that ran {strangers[0]}")
         take_over(replicas, depends_on=depends_on, batch=from_batch)
         return
     outcomes = simulate(

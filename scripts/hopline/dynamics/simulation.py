@@ -65,6 +65,7 @@ def simulate(
     """
     refuse_unlike([replica.stage for replica in replicas])
     keys = [replica.identity(depends_on or {}) for replica in replicas]
+    _tell_doubtful(replicas, keys, mobile)
     with ExitStack() as stack:
         for replica in replicas:
             remove_left_over(stack.enter_context(held(replica.folder)))
@@ -84,6 +85,19 @@ def simulate(
             for one in running:
                 one.writer.flush()
         return [one.replica.publish() if publish else one.replica.outcome() for one in running]
+
+
+def _tell_doubtful(replicas: Sequence[Replica], keys: Sequence[str], mobile: str | None) -> None:
+    """Say what is seldom meant: replicas that are one another's copy, and a mobile species that is nowhere."""
+    firsts: dict[str, Path] = {}
+    for replica, key in zip(replicas, keys, strict=True):
+        first = firsts.setdefault(key, replica.trajectory)
+        if first != replica.trajectory:
+            say(
+                f"{replica.trajectory} is the same run as {first} (start, momenta, settings): no sample of its own"
+            )
+    if mobile is not None and not any(mobile in replica.start.symbols for replica in replicas):
+        say(f"no start has {mobile}: all atoms count as the host")
 
 
 def take_over(replicas: Sequence[Replica], *, depends_on: Mapping[str, Any], batch: Path) -> None:
@@ -120,8 +134,8 @@ class _Batch:
         self.moment = _moment_of(self.live)
         if len(running) > self.n_first:
             say(
-                f"{len(running) - self.n_first} of {len(running)} runs were over already; remove their work folders "
-                "to run them again"
+                f"{len(running) - self.n_first} of {len(running)} runs were over already and are taken as they are (to "
+                "run them again, remove their work folders)"
             )
         while self.live:
             try:
@@ -229,9 +243,9 @@ class _Batch:
         if self.n_first > 1:
             told += f" each of {len(self.live)} replicas"
         seen_K = [one.temperature_K for one in self.live]
-        drifts = [one.watch.figures.get("energy_drift_meV_per_atom_per_ps", 0.0) for one in self.live]
+        drifts = [one.watch.figures.get("energy_drift_meV_per_atom_per_ps", math.nan) for one in self.live]
         told += f"; T {min(seen_K):.0f} K" + (f" to {max(seen_K):.0f} K" if len(seen_K) > 1 else "")
-        if stage.ensemble == "nve":
+        if not any(math.isnan(drift) for drift in drifts):
             told += f", drift {max(drifts, key=abs):.2g} meV/atom/ps" + (
                 " at most" if len(drifts) > 1 else ""
             )

@@ -1,5 +1,6 @@
 """What one run is asked for: ensemble, temperature, timestep, length, thermostat and barostat."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -12,11 +13,14 @@ from hopline.units import FS_PER_PS
 ENSEMBLES = ("npt", "nvt", "nve")
 THERMOSTATS = ("langevin", "nose-hoover")
 BAROSTATS = ("langevin-piston", "stochastic-cell-rescaling")
+LEAST_TIMESTEP_FS, LARGEST_PRESSURE_GPA = 0.01, 1000.0
+"""Beyond these a number was meant in another unit."""
+WHOLE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One molecular-dynamics run.
+    """One molecular-dynamics run; its length is rounded to whole frame intervals.
 
     ``friction_per_ps`` belongs to the Langevin thermostat of npt and nvt, ``thermostat_time_fs`` to the Nose-Hoover
     chain that nvt may have instead. ``pressure_GPa``, ``barostat``, ``barostat_time_fs`` (relaxation time of the
@@ -62,10 +66,27 @@ class Stage:
             raise InputError("an nve run keeps its energy: it cannot go to another temperature")
         if self.thermostat != "langevin" and self.ensemble == "npt":
             raise InputError("npt has the langevin thermostat: the others are for nvt")
-        if self.frame_interval_fs < self.timestep_fs:
+        if abs(self.pressure_GPa) > LARGEST_PRESSURE_GPA:
             raise InputError(
-                f"frames every {self.frame_interval_fs} fs cannot be written with a timestep of {self.timestep_fs} fs"
+                f"a pressure of {self.pressure_GPa:g} GPa: is it in Pa or bar? It is wanted in GPa"
             )
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}")
+        self._refuse_times()
+
+    def _refuse_times(self) -> None:
+        """Refuse times that make no whole steps."""
+        if self.timestep_fs < LEAST_TIMESTEP_FS:
+            raise InputError(f"a timestep of {self.timestep_fs:g} fs: is it in ps? It is wanted in fs")
+        steps = self.frame_interval_fs / self.timestep_fs
+        if steps < 1.0 or abs(steps - round(steps)) > WHOLE_TOLERANCE:
+            whole_fs = [n * self.timestep_fs for n in (max(1, math.floor(steps)), max(1, math.ceil(steps)))]
+            raise InputError(
+                f"frame_interval_fs {self.frame_interval_fs:g} is no whole number of timesteps of {self.timestep_fs:g} "
+                f"fs: take {' or '.join(f'{one:g}' for one in dict.fromkeys(whole_fs))}"
+            )
+        if self.duration_ps * FS_PER_PS < (1.0 - WHOLE_TOLERANCE) * self.frame_interval_fs:
+            raise InputError(f"duration_ps {self.duration_ps:g} is less than a frame interval")
 
     def _used(self) -> list[str]:
         """Name the quantities that the ensemble uses and that must be positive."""
@@ -106,12 +127,12 @@ class Stage:
     def n_steps(self) -> int:
         """Number of timesteps, a whole number of frame intervals."""
         interval_fs = self.steps_per_frame * self.timestep_fs
-        return max(1, round(self.duration_ps * FS_PER_PS / interval_fs)) * self.steps_per_frame
+        return round(self.duration_ps * FS_PER_PS / interval_fs) * self.steps_per_frame
 
     @property
     def steps_per_frame(self) -> int:
         """Timesteps between two written frames."""
-        return max(1, round(self.frame_interval_fs / self.timestep_fs))
+        return round(self.frame_interval_fs / self.timestep_fs)
 
     @property
     def frame_interval_ps(self) -> float:

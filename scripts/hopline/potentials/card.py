@@ -53,6 +53,8 @@ def write_card(path: str | os.PathLike[str], card: Card) -> None:
 
 def read_card(path: str | os.PathLike[str]) -> tuple[Card, Path]:
     """Read a card and return it with its model file, whose content must be the one the card was written for."""
+    if Path(path).suffix != ".json":
+        raise InputError(f"{path} is no card: give the card.json beside the model")
     content = read_json(path)
     try:
         card = Card(**content)

@@ -319,7 +319,7 @@ def _stage_cell(runs: Sequence[Run], point: object, stage: str) -> Row | None:
         "reason": sidecar.get("reason", ""),
         "simulated": plain(sidecar.get("simulated_ps"), 3),
         "throughput": plain(sidecar.get("throughput_ns_per_day"), 3),
-        "wall": duration(sidecar.get("provenance", {}).get("wall_time_s")),
+        "wall": duration(sidecar.get("wall_time_s")),
         "checks": {key: plain(value) for key, value in sidecar.get("checks", {}).items()},
     }
 

@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from small import rocksalt_lif
 
+from hopline.console import InputError
 from hopline.dynamics import checks
 from hopline.dynamics.engine import Snapshot
 from hopline.units import BOLTZMANN_EV_PER_K
@@ -124,21 +125,25 @@ def test_a_drift_is_judged_once_there_are_frames_enough(quiet):
             potential_energy_eV=0.008 * frame - 0.1 * (-1) ** frame,
             kinetic_energy_eV=0.5 + 0.1 * (-1) ** frame,
         )
-        for frame in range(checks.MIN_FRAMES_OF_DRIFT)
+        for frame in range(checks.MIN_FRAMES_OF_SLOPE)
     ]
-    assert found[:-1] == [None] * (checks.MIN_FRAMES_OF_DRIFT - 1)
+    assert found[:-1] == [None] * (checks.MIN_FRAMES_OF_SLOPE - 1)
     assert "drifts by 1 meV/atom/ps" in found[-1]
     assert eye.watch.figures["drift_over_fluctuation"] == pytest.approx(0.008 * 99 / 0.1)
     # 99 meV of 3 kT = 77.6 meV
     heating = 0.099 / (3 * BOLTZMANN_EV_PER_K * 300)
     assert eye.watch.figures["heating_share"] == pytest.approx(heating, rel=1e-3)
     assert eye.watch.beyond(300.0) == found[-1]
+    # heating tells more the longer it is looked at too, but soon
     eye = Eye(quiet, conserves_energy=True)
-    for frame in range(checks.MIN_FRAMES_OF_DRIFT):
-        told = eye.sees(potential_energy_eV=0.008 * frame, kinetic_energy_eV=0.5)
-    assert "drifted by 1.28 of 3 kT an atom" in told
+    found = [
+        eye.sees(potential_energy_eV=0.08 * frame, kinetic_energy_eV=0.5)
+        for frame in range(checks.MIN_FRAMES_OF_DRIFT)
+    ]
+    assert found[:-1] == [None] * (checks.MIN_FRAMES_OF_DRIFT - 1)
+    assert "drifted by 1.16 of 3 kT an atom" in found[-1]
     eye = Eye(quiet, conserves_energy=True, max_drift_over_fluctuation=7.9, max_heating_share=9)
-    for frame in range(checks.MIN_FRAMES_OF_DRIFT):
+    for frame in range(checks.MIN_FRAMES_OF_SLOPE):
         told = eye.sees(
             potential_energy_eV=0.008 * frame - 0.1 * (-1) ** frame,
             kinetic_energy_eV=0.5 + 0.1 * (-1) ** frame,
@@ -183,6 +188,15 @@ def test_a_watch_goes_on_from_its_state_as_if_unbroken(quiet):
     for one in seen[9:]:
         second.sees(**one)
     assert second.watch.state() == unbroken.watch.state()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_force_eV_per_A", -1.0), ("max_temperature_ratio", math.nan), ("max_volume_ratio", 0.5)],
+)
+def test_limits_that_every_run_is_beyond_are_refused(name, value):
+    with pytest.raises(InputError, match=f"{name} must be"):
+        checks.Limits(**{name: value})
 
 
 def test_an_infinite_limit_is_none(quiet):
