@@ -20,6 +20,7 @@ from random_walks import CELL_A, gaussian_walk, trajectory_of, write_h5
 
 from hopline import trajectory_writer
 from hopline.console import InputError
+from hopline.frames import write_frames
 from hopline.trajectories import Trajectory, read_trajectory
 from hopline.trajectory_writer import LostTrajectoryError, TrajectoryWriter
 
@@ -158,6 +159,14 @@ def test_mdanalysis_opens_it_with_units(tmp_path, walk):
     np.testing.assert_allclose(frame.positions, walk.positions_A[200], atol=FLOAT32)
     np.testing.assert_allclose(frame.dimensions, [CELL_A, CELL_A, CELL_A, 90, 90, 90])
     assert frame.data["temperature"] == pytest.approx(700.0)
+    # as docs/dynamics.md opens it: with the elements, from the start beside it
+    write_frames(tmp_path / "start.extxyz", [walk.atoms(0)])
+    universe = mda.Universe(str(tmp_path / "start.extxyz"), str(path), topology_format="XYZ", format="H5MD")
+    assert list(universe.atoms.elements) == walk.atoms(0).get_chemical_symbols()
+    with h5py.File(path) as file:
+        np.testing.assert_allclose(
+            file["particles/trajectory/position/value"][:], walk.positions_A, atol=FLOAT32
+        )
 
 
 @pytest.mark.usefixtures("few_frames_per_flush")
