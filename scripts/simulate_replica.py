@@ -4,17 +4,17 @@ import argparse
 
 import md_flags as flags
 from hopline import console, frames, provenance
-
-DEFAULT_FRAME_INTERVAL_FS = 10.0
+from hopline.dynamics.stage import default_frame_interval_fs
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     flags.add_run(parser)
-    interval = DEFAULT_FRAME_INTERVAL_FS
     parser.add_argument(
-        "--frame-interval-fs", type=float, default=interval, help=f"fs (default {interval:g})"
+        "--frame-interval-fs",
+        type=float,
+        help="time between frames, fs (default: the whole timesteps nearest 10)",
     )
     parser.add_argument(
         "--seed",
@@ -30,6 +30,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run the replicas; an exploded one keeps its frames, says why, and saves the offending one."""
     args = parse()
+    if args.frame_interval_fs is None:
+        args.frame_interval_fs = default_frame_interval_fs(args.timestep_fs, args.duration_ps)
     record = provenance.start(vars(args), [*args.start, args.potential])
     stages = flags.stages(args, "nve")
     from hopline.dynamics import protocol, runs

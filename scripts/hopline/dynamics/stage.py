@@ -149,6 +149,14 @@ class Stage:
         return self.scale_first + (self.scale_last - self.scale_first) * step / self.n_steps
 
 
+def default_frame_interval_fs(timestep_fs: float, duration_ps: float) -> float:
+    """Return the whole timesteps nearest to 10 fs, no more than the run; of times that `Stage` refuses, 10 fs."""
+    if not (0 < timestep_fs < np.inf and 0 < duration_ps < np.inf):
+        return 10.0
+    n_steps = duration_ps * FS_PER_PS / timestep_fs
+    return max(1, round(min(10.0 / timestep_fs, n_steps))) * timestep_fs
+
+
 OF_EACH_REPLICA = ("temperature_K", "temperature_last_K", "seed")
 """What replicas of one batch may differ in; they share the rest."""
 

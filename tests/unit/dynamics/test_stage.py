@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 from small import rocksalt_lif
 
 from hopline.console import InputError
-from hopline.dynamics.stage import Stage, degrees_of_freedom, noise_seed, refuse_unlike
+from hopline.dynamics.stage import (
+    Stage,
+    default_frame_interval_fs,
+    degrees_of_freedom,
+    noise_seed,
+    refuse_unlike,
+)
 
 NVT = {
     "ensemble": "nvt", "temperature_K": 300.0, "timestep_fs": 1.0, "duration_ps": 1.0, "frame_interval_fs": 10.0,
@@ -58,6 +64,17 @@ def test_a_run_has_whole_frame_intervals_and_the_length_asked_for(timestep_fs, s
     assert stage.n_steps % steps == 0
     interval_fs = steps * timestep_fs
     assert abs(stage.n_steps * timestep_fs - 1000 * duration_ps) <= interval_fs / 2 + 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(timestep_fs=st.floats(0.02, 20), steps=st.integers(1, 500))
+def test_without_a_frame_interval_any_run_has_one(timestep_fs, steps):
+    duration_ps = steps * timestep_fs / 1000
+    interval_fs = default_frame_interval_fs(timestep_fs, duration_ps)
+    asked = NVE | {"timestep_fs": timestep_fs, "duration_ps": duration_ps, "frame_interval_fs": interval_fs}
+    assert Stage(**asked).n_steps >= 1
+    assert interval_fs <= max(timestep_fs, 10.0 + timestep_fs / 2)
+    assert default_frame_interval_fs(0.5, 1.0) == 10.0
 
 
 def test_a_stage_without_friction_is_nve_only():
