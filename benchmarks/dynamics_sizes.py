@@ -81,22 +81,16 @@ def calculators(model: str, folder: Path) -> tuple[dict[str, Any], Any]:
     return ours, theirs
 
 
-def peak_MB() -> float:
-    """Return the most memory that tensors had on the card since the last call; without a card nan."""
+def with_peak(measure: Callable[[], float], peaks_MB: list[float]) -> float:
+    """Measure, and note the card's memory that it took besides the models (without a card 0)."""
     import torch
 
-    if not torch.cuda.is_available():
-        return float("nan")
-    most = torch.cuda.max_memory_allocated() / 2**20
-    torch.cuda.reset_peak_memory_stats()
-    return most
-
-
-def with_peak(measure: Callable[[], float], peaks_MB: list[float]) -> float:
-    """Measure and note the memory that it took."""
-    peak_MB()
+    on_card = torch.cuda.is_available()
+    if on_card:
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if on_card else 0
     found = measure()
-    peaks_MB.append(peak_MB())
+    peaks_MB.append(((torch.cuda.max_memory_allocated() if on_card else 0) - before) / 2**20)
     return found
 
 

@@ -292,37 +292,52 @@ def check_exploration():
     refuse("exploration.potential", f"{name!r} is not there; {remedy}")
 
 
-def check_times(key, section):
-    """Refuse frames that come amid a timestep, and runs shorter than a frame interval."""
+def check_times(key, section, durations):
+    """Refuse frames that come amid a timestep, and runs shorter than a frame interval, as the scripts do."""
     interval_fs, timestep_fs = section["frame_interval_fs"], section["timestep_fs"]
     if not is_whole(interval_fs / timestep_fs):
         steps = interval_fs / timestep_fs
-        near = " or ".join(f"{n * timestep_fs:g}" for n in sorted({max(1, math.floor(steps)), math.ceil(steps)}))
-        refuse(
-            f"{key}.frame_interval_fs",
-            f"{interval_fs:g} is no whole number of timesteps ({timestep_fs:g}): take {near}",
-        )
-    if section["duration_ps"] * 1000 < interval_fs:
-        refuse(f"{key}.duration_ps", f"{section['duration_ps']:g} is less than frame_interval_fs ({interval_fs:g})")
+        near = " or ".join(f"{n * timestep_fs:.10g}" for n in sorted({max(1, math.floor(steps)), math.ceil(steps)}))
+        why = f"{interval_fs:.10g} is no whole number of timesteps ({timestep_fs:.10g}): take {near}"
+        refuse(f"{key}.frame_interval_fs", why)
+    for name, duration_ps in durations.items():
+        check_duration(name, duration_ps, f"{key}.frame_interval_fs", interval_fs)
+
+
+def check_duration(key, duration_ps, other, interval_fs):
+    if duration_ps * 1000 < interval_fs * (1 - 1e-6):
+        refuse(key, f"{duration_ps:g} ps is less than {other} ({interval_fs:g} fs)")
 
 
 def is_whole(number):
     """Whether a number is 1, 2, 3, ... but for rounding."""
-    return number > 0.5 and abs(number - round(number)) < 1e-6
+    return number > 0.5 and abs(number - round(number)) < 1e-6 * number
+
+
+def check_stages():
+    """Refuse times of any run that its script would refuse."""
+    dynamics, stability = config["dynamics"], config["stability"]
+    check_times("exploration", config["exploration"], {"exploration.duration_ps": config["exploration"]["duration_ps"]})
+    for stage in ("npt", "nvt", "production"):
+        durations = {f"dynamics.{stage}.duration_ps": dynamics[stage]["duration_ps"]}
+        for name, potential in config["potentials"].items():
+            own = potential.get("dynamics", {})
+            durations |= {f"potentials.{name}.dynamics.{key}": own[key] for key in own if key == f"{stage}_duration_ps"}
+        check_times(f"dynamics.{stage}", dynamics[stage], durations)
+    if any("strategy" in potential for potential in config["potentials"].values()):
+        # the hot run before the dynamics of what is trained
+        interval_fs, timestep_fs = dynamics["nvt"]["frame_interval_fs"], stability["timestep_fs"]
+        if not is_whole(interval_fs / timestep_fs):
+            why = f"dynamics.nvt.frame_interval_fs ({interval_fs:g}) is no whole number of it, and its hot run has the same"
+            refuse("stability.timestep_fs", f"{timestep_fs:g}: {why}")
+        check_duration(
+            "stability.hot_duration_ps", stability["hot_duration_ps"], "dynamics.nvt.frame_interval_fs", interval_fs
+        )
 
 
 def check_dynamics():
     """Refuse a thermostat or a barostat that the engine does not have, and a friction that nothing feels."""
     dynamics, exploration = config["dynamics"], config["exploration"]
-    for key, section in (
-        ("exploration", exploration),
-        *((f"dynamics.{stage}", dynamics[stage]) for stage in ("npt", "nvt", "production")),
-    ):
-        check_times(key, section)
-    interval_fs, timestep_fs = dynamics["nvt"]["frame_interval_fs"], config["stability"]["timestep_fs"]
-    if not is_whole(interval_fs / timestep_fs):
-        why = f"dynamics.nvt.frame_interval_fs ({interval_fs:g}) is no whole number of it, and its hot run has the same"
-        refuse("stability.timestep_fs", f"{timestep_fs:g}: {why}")
     barostats = {"dynamics.npt": dynamics["npt"]}
     if exploration["ensemble"] == "npt":
         barostats["exploration"] = exploration
@@ -338,6 +353,7 @@ def check_dynamics():
 
 def check_references():
     check_exploration()
+    check_stages()
     check_dynamics()
     giving_volume = config["dynamics"]["npt"].get("volume_from_potential")
     check_reference("dynamics.npt.volume_from_potential", giving_volume, config["potentials"])

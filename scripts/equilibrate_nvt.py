@@ -28,10 +28,11 @@ def main() -> None:
     """Scale the structures to the NpT runs' mean volumes, draw momenta and run."""
     args = parse()
     npts = args.npt or []
-    if npts and args.discard_fraction is None:
-        raise console.InputError("--npt needs --discard-fraction: how much of it is equilibration")
+    if bool(npts) != (args.discard_fraction is not None):
+        raise console.InputError("--npt and --discard-fraction go together: how much of it is equilibration")
     sidecars = [provenance.sidecar_of(npt) for npt in npts]
     record = provenance.start(vars(args), [*args.start, *npts, *sidecars, args.potential])
+    trajectories = flags.trajectories(args)
     stages = flags.stages(args, "nvt")
     from hopline.dynamics import protocol, runs
     from hopline.dynamics.outcomes import why_exploded
@@ -40,9 +41,7 @@ def main() -> None:
 
     of_each = flags.one_each("npt", npts or [None], len(args.trajectory))
     replicas = []
-    for start, npt, stage, trajectory in zip(
-        flags.starts(args), of_each, stages, args.trajectory, strict=True
-    ):
+    for start, npt, stage, trajectory in zip(flags.starts(args), of_each, stages, trajectories, strict=True):
         atoms, unfit = frames.read_frames(start)[0], None
         if npt is not None:
             atoms = protocol.at_mean_volume(

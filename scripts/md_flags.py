@@ -1,6 +1,7 @@
 """Flags that the molecular-dynamics scripts share, spelt once, and the batch of replicas that they ask for."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hopline.dynamics import checkpoint, checks, stage
 from hopline.dynamics.engine import ENGINES
 from hopline.potentials.card import ACCELERATIONS
 
-OF_SEEDS = "one each, or the first start's: the next ones have the numbers after it"
+OF_SEEDS = "one each, or one from which each start gets its own"
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -117,8 +118,7 @@ def stages(args: argparse.Namespace, ensemble: str) -> list[stage.Stage]:
     given = {name: getattr(args, name) for name in sorted(names)}
     n_replicas = len(args.trajectory)
     if len(args.seed) == 1:
-        given["seed"] = [args.seed[0] + row for row in range(n_replicas)]
-    refuse_trajectories(args.trajectory)
+        given["seed"] = stage.own_seeds(args.seed[0], n_replicas)
     each = {
         name: one_each(name, values if isinstance(values, list) else [values], n_replicas)
         for name, values in given.items()
@@ -129,13 +129,15 @@ def stages(args: argparse.Namespace, ensemble: str) -> list[stage.Stage]:
     ]
 
 
-def refuse_trajectories(paths: list[Path]) -> None:
-    """Refuse names that are not of H5MD files, whose sidecars others could have, and runs named twice."""
-    for path in paths:
+def trajectories(args: argparse.Namespace) -> list[Path]:
+    """Return the trajectories to write; one named twice or of another suffix is refused."""
+    counts = Counter(path.resolve() for path in args.trajectory)
+    for path in args.trajectory:
         if path.suffix != ".h5":
             raise InputError(f"--trajectory {path}: H5MD is written, call it {path.with_suffix('.h5').name}")
-        if [other.resolve() for other in paths].count(path.resolve()) > 1:
+        if counts[path.resolve()] > 1:
             raise InputError(f"--trajectory {path} is there twice: name each run once")
+    return list(args.trajectory)
 
 
 def starts(args: argparse.Namespace) -> list[Path]:

@@ -116,7 +116,23 @@ CASES = {
     ),
     "a run without a frame": (
         setting("exploration", "duration_ps", to=0.001),
-        "exploration.duration_ps: 0.001 is less than frame_interval_fs (4)",
+        "exploration.duration_ps: 0.001 ps is less than exploration.frame_interval_fs (4 fs)",
+    ),
+    "a potential's own run without a frame": (
+        setting("potentials", "chgnet", "dynamics", "nvt_duration_ps", to=0.001),
+        "potentials.chgnet.dynamics.nvt_duration_ps: 0.001 ps is less than dynamics.nvt.frame_interval_fs (10 fs)",
+    ),
+    "a hot run without a frame": (
+        setting("stability", "hot_duration_ps", to=0.005),
+        "stability.hot_duration_ps: 0.005 ps is less than dynamics.nvt.frame_interval_fs (10 fs)",
+    ),
+    "a timestep in ps": (
+        setting("dynamics", "npt", "timestep_fs", to=0.001),
+        "dynamics.npt.timestep_fs: 0.001: must be at least 0.01",
+    ),
+    "a pressure in Pa": (
+        setting("dynamics", "npt", "pressure_GPa", to=101325),
+        "dynamics.npt.pressure_GPa: 101325: must be at most 1000",
     ),
     "frames amid a timestep of the hot run": (
         setting("stability", "timestep_fs", to=3),

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from hopline.console import say
 from hopline.files import whole
 
-FORMAT = 2
-"""Raised whenever a state holds something else, or means something else: runs of older ones begin anew."""
+WITHOUT_MOMENT, FORMAT = 1, 2
+"""Raised whenever a state holds something else, or means something else: runs of versions not known begin anew."""
 HEAD = "head"
 INTERVAL_S = 300.0
 """Time between checkpoints where nobody says another: a run that is killed loses less."""
@@ -74,8 +74,8 @@ def read_common(
     Checkpoints of other runs (other settings, start or potential) and damaged ones do not count.
     """
     found = [
-        [one for path in _all(folder) if (one := _read(path, identity)) is not None]
-        for folder, identity in zip(folders, identities, strict=True)
+        [one for path in _all(folder) if (one := _read(path, identity)) is not None and one.step <= last]
+        for folder, identity, last in zip(folders, identities, n_steps, strict=True)
     ]
     over = [
         bool(mine) and (mine[-1].ended or mine[-1].step == last)
@@ -121,8 +121,11 @@ def take_folder(folder: Path, identity: str, n_steps: int) -> None:
         kept = _last(away)
         if kept is None or kept.step < here.step:
             _move(folder, away)
-            folder.mkdir()
             say(f"{folder} held another run, or a longer one, which is kept in {away}")
+        else:
+            # what is kept went further
+            shutil.rmtree(folder)
+        folder.mkdir()
     if comes_back:
         _move(shelf, folder)
         say(f"{folder} is back from {shelf}")
@@ -159,9 +162,13 @@ def _read(path: Path, identity: str | None) -> Checkpoint | None:
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         head = json.loads(str(arrays.pop(HEAD)))
-        if head.pop("format") != FORMAT or head["identity"] != (identity or head["identity"]):
+        version = head.pop("format")
+        if head["identity"] != (identity or head["identity"]):
             return None
-        moment = Moment(*head.pop("moment"))
+        if version not in {WITHOUT_MOMENT, FORMAT}:
+            say(f"{path} is of another version of Hopline: it does not count")
+            return None
+        moment = Moment(*head.pop("moment")) if version == FORMAT else Moment("", head["step"])
         return Checkpoint(arrays=arrays, moment=moment, **head)
     except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         say(f"{path} cannot be read ({error}): it does not count")

@@ -26,13 +26,14 @@ class Limits:
     Parameters
     ----------
     max_temperature_ratio
-        Largest instantaneous temperature over the thermostat's (in NVE the one asked for).
+        Largest instantaneous temperature over the thermostat's of that instant (in NVE the one asked for).
     min_distance_A
         Smallest distance between any two atoms, A.
     max_force_eV_per_A
         Largest force on any atom, eV/A.
     max_volume_ratio
-        Largest density change: volume over the starting volume (and the smallest, as its inverse).
+        Largest density change: volume over the starting volume (and the smallest, as its inverse); where the volume is
+        swept, over the prescribed one.
     max_energy_jump_eV_per_atom
         Largest change of the total energy from one frame to the next, eV/atom.
     max_host_displacement_ratio
@@ -51,7 +52,7 @@ class Limits:
     Raises
     ------
     InputError
-        If a limit is no number or beyond what any run is.
+        If a limit is one that every run is beyond, or no number.
     """
 
     max_temperature_ratio: float = 4.0
@@ -68,11 +69,12 @@ class Limits:
         """Refuse limits that every run is beyond."""
         for name, value in vars(self).items():
             least = 1.0 if name == "max_volume_ratio" else 0.0
-            if not value >= least:
+            if not value >= least or (name == "min_distance_A" and math.isinf(value)):
                 raise InputError(f"{name} must be {least:g} or more, got {value}")
 
 
 TOLD = {
+    "max_temperature_ratio": "temperature {:.4g} times the target",
     "max_force_eV_per_A": "a force of {:.3g} eV/A",
     "max_volume_ratio": "the volume changed by a factor {:.3g} since the start",
     "max_energy_jump_eV_per_atom": "the total energy jumped by {:.3g} eV/atom from one frame to the next",
@@ -158,29 +160,30 @@ class Watch:
         self._scaled = start.cell.scaled_positions(start.positions)[self._host]
 
     def look(
-        self, now: Snapshot, *, time_ps: float, temperature_K: float, target_temperature_K: float
+        self,
+        now: Snapshot,
+        *,
+        time_ps: float,
+        temperature_K: float,
+        target_temperature_K: float,
+        swept: float = 1.0,
     ) -> str | None:
-        """Return why the run is wrong, as one sentence, or None while it is right."""
+        """Return why the run is wrong, as one sentence, or None while it is right.
+
+        ``swept`` is the prescribed volume over that of the start.
+        """
         numbers = (now.forces_eV_per_A, now.positions_A, now.momenta, now.energy_eV)
         if not all(np.isfinite(values).all() for values in numbers):
             return "energy, forces, positions or momenta are no longer finite numbers"
-        return self._wrong(
-            self._find(now, time_ps, temperature_K, target_temperature_K), target_temperature_K
-        )
+        return self._wrong(self._find(now, time_ps, temperature_K, target_temperature_K, swept))
 
-    def beyond(self, target_temperature_K: float) -> str | None:
+    def beyond(self) -> str | None:
         """Return why the run is wrong, judged by all that was seen of it so far."""
-        return self._wrong(self.figures, target_temperature_K)
+        return self._wrong(self.figures)
 
-    def _wrong(self, seen: Mapping[str, float], target_temperature_K: float) -> str | None:
+    def _wrong(self, seen: Mapping[str, float]) -> str | None:
         """Return the first limit that figures are beyond, as one sentence that names it."""
         limits = self.limits
-        temperature_K = seen.get("max_temperature_K", 0.0)
-        if temperature_K > limits.max_temperature_ratio * target_temperature_K:
-            return (
-                f"temperature {temperature_K:.0f} K exceeds {limits.max_temperature_ratio:g} times "
-                f"the target of {target_temperature_K:g} K (limit max_temperature_ratio)"
-            )
         nearest_A = seen.get("min_distance_A", math.inf)
         if nearest_A < limits.min_distance_A:
             return (
@@ -188,21 +191,22 @@ class Watch:
             )
         for name, told in TOLD.items():
             value = abs(seen.get(name if name in seen else name.removeprefix("max_"), 0.0))
-            if value > getattr(limits, name) and self._n_frames >= FRAMES_NEEDED.get(name, 0):
+            if value > getattr(limits, name) and self._n_frames_of_drift >= FRAMES_NEEDED.get(name, 0):
                 return f"{told.format(value)} ({name} {getattr(limits, name):g})"
         return None
 
     @property
-    def _n_frames(self) -> int:
+    def _n_frames_of_drift(self) -> int:
         return self.drift.n_frames if self.drift else 0
 
     def _find(
-        self, now: Snapshot, time_ps: float, temperature_K: float, target_temperature_K: float
+        self, now: Snapshot, time_ps: float, temperature_K: float, target_temperature_K: float, swept: float
     ) -> dict[str, float]:
         """Return the figures of a frame and remember the largest (of a distance the smallest, of a drift the last)."""
-        ratio = now.volume_A3 / self._start_volume_A3
+        ratio = now.volume_A3 / (self._start_volume_A3 * swept)
         found = {
             "max_temperature_K": temperature_K,
+            "max_temperature_ratio": temperature_K / target_temperature_K,
             "max_force_eV_per_A": float(np.linalg.norm(now.forces_eV_per_A, axis=1).max()),
             "max_volume_ratio": max(ratio, 1.0 / ratio),
         }

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,7 @@ class Running:
             time_ps=time_ps,
             temperature_K=self.temperature_K,
             target_temperature_K=self.target_temperature_K,
+            swept=(self.scale / stage.scale_first) ** 3,
         )
         if self.replica.unfit:
             self._exploded = f"{NOT_RUN}{self.replica.unfit}"
@@ -303,9 +304,15 @@ class Running:
         self.scale, self.wall_s, self.attempts = own["scale"], own["wall_s"], own["attempts"]
         self._history = own["history"]
         self.watch.restore(own["watch"])
-        if other_limits and not exploded:
-            beyond = self.watch.beyond(self.replica.stage.temperature_K)
-            self._exploded = beyond and f"within {self.simulated_ps:g} ps: {beyond}"
+        if other_limits and not exploded and (beyond := self.watch.beyond()):
+            self._exploded = f"within {self.simulated_ps:g} ps: {beyond}"
+            if self.step < self.n_steps:
+                # it is over, before its last step: whoever looks for its end must find it
+                values = {
+                    **found.values,
+                    "replica": {**own, "exploded": self._exploded, "limits": self._limits},
+                }
+                checkpoint.write(self.replica.folder, replace(found, ended=True, values=values))
         if self.ended:
             # under other limits the same run may have ended otherwise
             write_json(provenance.sidecar_of(self.replica.written), {**sidecar, **self._verdict()})

@@ -50,9 +50,8 @@ def run(
         "mobile": mobile,
     }
     if from_batch is not None:
-        runs = read_json(from_batch).get("runs", {})
-        if strangers := [replica.trajectory for replica in replicas if str(replica.trajectory) not in runs]:
-            raise InputError(f"{from_batch} is not of the batch that ran {strangers[0]}")
+        if "runs" not in read_json(from_batch):
+            raise InputError(f"{from_batch} is not what a batch writes with --write-batch")
         take_over(replicas, depends_on=depends_on, batch=from_batch)
         return
     outcomes = simulate(

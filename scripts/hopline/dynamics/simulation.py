@@ -242,9 +242,11 @@ class _Batch:
         told = f"{one.simulated_ps:.4g} of {total_ps:.4g} ps, {one.throughput_ns_per_day:.3g} ns/day"
         if self.n_first > 1:
             told += f" each of {len(self.live)} replicas"
-        seen_K = [one.temperature_K for one in self.live]
+        # going on amid a frame interval, none has been seen yet
+        seen_K = [one.temperature_K for one in self.live if not math.isnan(one.temperature_K)]
         drifts = [one.watch.figures.get("energy_drift_meV_per_atom_per_ps", math.nan) for one in self.live]
-        told += f"; T {min(seen_K):.0f} K" + (f" to {max(seen_K):.0f} K" if len(seen_K) > 1 else "")
+        if seen_K:
+            told += f"; T {min(seen_K):.0f} K" + (f" to {max(seen_K):.0f} K" if len(seen_K) > 1 else "")
         if not any(math.isnan(drift) for drift in drifts):
             told += f", drift {max(drifts, key=abs):.2g} meV/atom/ps" + (
                 " at most" if len(drifts) > 1 else ""

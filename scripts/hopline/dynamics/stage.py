@@ -79,11 +79,11 @@ class Stage:
         if self.timestep_fs < LEAST_TIMESTEP_FS:
             raise InputError(f"a timestep of {self.timestep_fs:g} fs: is it in ps? It is wanted in fs")
         steps = self.frame_interval_fs / self.timestep_fs
-        if steps < 1.0 or abs(steps - round(steps)) > WHOLE_TOLERANCE:
-            whole_fs = [n * self.timestep_fs for n in (max(1, math.floor(steps)), max(1, math.ceil(steps)))]
+        if round(steps) < 1 or abs(steps - round(steps)) > WHOLE_TOLERANCE * steps:
+            whole_fs = [n * self.timestep_fs for n in sorted({max(1, math.floor(steps)), math.ceil(steps)})]
             raise InputError(
-                f"frame_interval_fs {self.frame_interval_fs:g} is no whole number of timesteps of {self.timestep_fs:g} "
-                f"fs: take {' or '.join(f'{one:g}' for one in dict.fromkeys(whole_fs))}"
+                f"frame_interval_fs {self.frame_interval_fs:.10g} is no whole number of timesteps of "
+                f"{self.timestep_fs:.10g} fs: take {' or '.join(f'{one:.10g}' for one in whole_fs)}"
             )
         if self.duration_ps * FS_PER_PS < (1.0 - WHOLE_TOLERANCE) * self.frame_interval_fs:
             raise InputError(f"duration_ps {self.duration_ps:g} is less than a frame interval")
@@ -153,8 +153,8 @@ def default_frame_interval_fs(timestep_fs: float, duration_ps: float) -> float:
     """Return the whole timesteps nearest to 10 fs, no more than the run; of times that `Stage` refuses, 10 fs."""
     if not (0 < timestep_fs < np.inf and 0 < duration_ps < np.inf):
         return 10.0
-    n_steps = duration_ps * FS_PER_PS / timestep_fs
-    return max(1, round(min(10.0 / timestep_fs, n_steps))) * timestep_fs
+    n_steps = math.floor(duration_ps * FS_PER_PS / timestep_fs * (1.0 + WHOLE_TOLERANCE))
+    return max(1, min(round(10.0 / timestep_fs), n_steps)) * timestep_fs
 
 
 OF_EACH_REPLICA = ("temperature_K", "temperature_last_K", "seed")
@@ -166,6 +166,13 @@ def refuse_unlike(stages: Sequence[Stage]) -> None:
     for field in fields(Stage):
         if field.name not in OF_EACH_REPLICA and len({getattr(stage, field.name) for stage in stages}) > 1:
             raise InputError(f"replicas of one batch share their {field.name}: run the others on their own")
+
+
+def own_seeds(seed: int, n: int) -> list[int]:
+    """Return seeds of n runs, the first of them the seed: those of two seeds have nothing in common."""
+    # a negative one is refused by `Stage`
+    further = np.random.SeedSequence(max(seed, 0)).generate_state(n - 1, np.uint32)
+    return [seed, *further.tolist()]
 
 
 def noise_seed(stage: Stage) -> int:

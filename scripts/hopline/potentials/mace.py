@@ -162,7 +162,11 @@ class _ForcesOfPositions(ForceField):
     def compute(self, positions_A: Tensor, cells_A: Tensor, *, stress: bool) -> BatchForces:
         """Return what the model says; see `ForceField.compute`."""
         pairs, _, squares_A2 = self.neighbours.find(positions_A, cells_A)
-        images = pairs.image.double()
+        # atoms that have gone far are brought back before float32 takes their digits
+        cells_of_atoms_A = cells_A.index_select(0, self.neighbours.owner)
+        away = torch.linalg.solve(cells_of_atoms_A.transpose(1, 2), positions_A).floor()
+        positions_A = positions_A - torch.bmm(away[:, None, :], cells_of_atoms_A)[:, 0]
+        images = pairs.image.double() + away[pairs.neighbour] - away[pairs.centre]
         reals = {
             "positions": positions_A, "cell": cells_A.reshape(-1, 3), "unit_shifts": images,
             "shifts": torch.bmm(images[:, None, :], cells_A.index_select(0, pairs.system))[:, 0],

@@ -213,7 +213,15 @@ def _records(
     beside = [Path(f"{path}.provenance.json") for path in exact]
     for folder in dict.fromkeys(Path(path).parent for path in folders):
         beside += sorted(folder.rglob("*.provenance.json"))
-    records = [sidecar["provenance"] for sidecar in sidecars if sidecar.get("provenance")]
+    records = [
+        # of all attempts, not the last one alone
+        {
+            **sidecar["provenance"],
+            "wall_time_s": sidecar.get("wall_time_s") or sidecar["provenance"].get("wall_time_s"),
+        }
+        for sidecar in sorted(sidecars, key=lambda one: one.get("wall_time_s") or 0.0)
+        if sidecar.get("provenance")
+    ]
     records += [read_json(path) for path in dict.fromkeys(beside) if path.is_file()]
     # a run that made several results left the same record beside each
     once = {

@@ -33,12 +33,16 @@ class Eye:
         )
         self.atoms, self.time_ps = atoms, -1.0
 
-    def sees(self, *, temperature_K=300.0, **changes):
+    def sees(self, *, temperature_K=300.0, target_temperature_K=300.0, swept=1.0, **changes):
         """Return what the watch says of the next frame."""
         self.time_ps += 1.0
         now = snapshot(self.atoms, **changes)
         return self.watch.look(
-            now, time_ps=self.time_ps, temperature_K=temperature_K, target_temperature_K=300.0
+            now,
+            time_ps=self.time_ps,
+            temperature_K=temperature_K,
+            target_temperature_K=target_temperature_K,
+            swept=swept,
         )
 
 
@@ -52,8 +56,9 @@ def test_a_quiet_frame_is_right_and_remembered(quiet):
     assert eye.sees(temperature_K=310.0) is None
     assert eye.sees(temperature_K=290.0, shortest_A=1.9) is None
     assert eye.watch.figures == {
-        "max_temperature_K": 310.0, "max_force_eV_per_A": 0.0, "max_volume_ratio": pytest.approx(1.0),
-        "max_host_displacement_ratio": 0.0, "max_energy_jump_eV_per_atom": 0.0, "min_distance_A": 1.9,
+        "max_temperature_K": 310.0, "max_temperature_ratio": pytest.approx(310 / 300), "max_force_eV_per_A": 0.0,
+        "max_volume_ratio": pytest.approx(1.0), "max_host_displacement_ratio": 0.0, "max_energy_jump_eV_per_atom": 0.0,
+        "min_distance_A": 1.9,
     }  # fmt: skip
 
 
@@ -65,7 +70,8 @@ def forces(quiet, value):
 
 def test_each_limit_has_its_sentence(quiet):
     eye = Eye(quiet)
-    assert "temperature 1201 K exceeds 4 times the target of 300 K" in eye.sees(temperature_K=1201)
+    told = eye.sees(temperature_K=1201)
+    assert told == "temperature 4.003 times the target (max_temperature_ratio 4)"
     assert eye.sees(temperature_K=1199) is None
     larger, smaller = (quiet.cell.array * factor ** (1 / 3) for factor in (1.81, 1 / 1.81))
     assert "factor 1.81" in eye.sees(cell_A=larger)
@@ -76,6 +82,20 @@ def test_each_limit_has_its_sentence(quiet):
     for name in ("forces_eV_per_A", "positions_A", "momenta"):
         assert "no longer finite" in eye.sees(**{name: np.full((8, 3), np.nan)})
     assert "no longer finite" in eye.sees(potential_energy_eV=math.inf)
+
+
+def test_a_ramp_and_a_sweep_are_judged_by_what_is_asked_for_at_that_time(quiet):
+    eye = Eye(quiet)
+    for target_K, length in ((50.0, 0.9), (300.0, 1.0), (1200.0, 1.1)):
+        cell_A = quiet.cell.array * length
+        found = eye.sees(
+            temperature_K=1.2 * target_K, target_temperature_K=target_K, cell_A=cell_A, swept=length**3
+        )
+        assert found is None
+    assert eye.watch.beyond() is None
+    assert eye.watch.figures["max_volume_ratio"] == pytest.approx(1.0)
+    assert "temperature 4.1 times" in eye.sees(temperature_K=205.0, target_temperature_K=50.0)
+    assert "factor 1.9" in eye.sees(cell_A=quiet.cell.array * 1.9 ** (1 / 3))
 
 
 def test_an_energy_that_jumps_between_two_frames_is_told_whichever_way(quiet):
@@ -133,7 +153,7 @@ def test_a_drift_is_judged_once_there_are_frames_enough(quiet):
     # 99 meV of 3 kT = 77.6 meV
     heating = 0.099 / (3 * BOLTZMANN_EV_PER_K * 300)
     assert eye.watch.figures["heating_share"] == pytest.approx(heating, rel=1e-3)
-    assert eye.watch.beyond(300.0) == found[-1]
+    assert eye.watch.beyond() == found[-1]
     # heating tells more the longer it is looked at too, but soon
     eye = Eye(quiet, conserves_energy=True)
     found = [
@@ -192,7 +212,12 @@ def test_a_watch_goes_on_from_its_state_as_if_unbroken(quiet):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_force_eV_per_A", -1.0), ("max_temperature_ratio", math.nan), ("max_volume_ratio", 0.5)],
+    [
+        ("max_force_eV_per_A", -1.0),
+        ("max_temperature_ratio", math.nan),
+        ("max_volume_ratio", 0.5),
+        ("min_distance_A", math.inf),
+    ],
 )
 def test_limits_that_every_run_is_beyond_are_refused(name, value):
     with pytest.raises(InputError, match=f"{name} must be"):

@@ -1,6 +1,8 @@
 """Runs of a batch: killed, stopped, lengthened, exploded, they end as they should, bit for bit."""
 
 import contextlib
+import dataclasses
+import json
 import os
 import resource
 import signal
@@ -15,6 +17,7 @@ from model_systems import argon, argon_model
 
 from hopline import files
 from hopline.console import InputError, Stopped
+from hopline.dynamics import checkpoint
 from hopline.dynamics.checks import Limits
 from hopline.dynamics.outcomes import offending_of
 from hopline.dynamics.replica import Replica
@@ -123,6 +126,55 @@ def test_a_shorter_run_costs_no_longer_one(tmp_path):
     batch(tmp_path, long, again)
     assert again.calls == 0
     assert contents(tmp_path / "0.h5") == known
+
+
+def test_lengths_asked_for_in_any_order_are_what_is_written(tmp_path):
+    for duration_ps in (0.04, 0.02, 0.06, 0.02, 0.04, 0.02, 0.06, 0.04):
+        batch(tmp_path, stage("nvt", duration_ps=duration_ps), Argon(), n=1)
+        [reached_ps] = read_trajectory(tmp_path / "0.h5").time_ps[-1:]
+        assert reached_ps == pytest.approx(duration_ps)
+        assert files.read_json(tmp_path / "0.json")["simulated_ps"] == pytest.approx(duration_ps)
+
+
+def test_a_run_of_the_version_before_checkpoints_had_moments_is_no_lost_one(tmp_path, monkeypatch):
+    def as_before(folder, one):
+        head = {name: getattr(one, name) for name in ("step", "identity", "ended", "values")}
+        content = {checkpoint.HEAD: np.array(json.dumps({"format": 1, **head})), **one.arrays}
+        np.savez(folder / f"checkpoint-{one.step:012d}.npz", **content)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(checkpoint, "write", as_before)
+        batch(tmp_path / "finished", stage("nvt"), Argon())
+        with pytest.raises(Stopped):
+            batch(tmp_path / "cut", stage("nvt"), Argon({20: terminate}))
+    rest = Argon()
+    batch(tmp_path / "finished", stage("nvt"), rest)
+    assert rest.calls == 0
+    batch(tmp_path / "cut", stage("nvt"), rest)
+    assert 0 < rest.calls < 40
+    same(tmp_path / "finished", tmp_path / "cut")
+
+
+def test_limits_tightened_on_a_stopped_batch_end_the_run_that_was_beyond_them(tmp_path):
+    """One of three: it is put in its place as exploded, the others go on; under looser limits so does it."""
+    asked = ENSEMBLES["langevin"]
+    batch(tmp_path / "whole", asked, Argon())
+    with pytest.raises(Stopped):
+        batch(tmp_path / "cut", asked, Argon({30: terminate}), publish=False)
+    work = [tmp_path / "cut" / "work" / f"{row}" / f"{row}.json" for row in range(3)]
+    largest = [files.read_json(path)["checks"]["max_force_eV_per_A"] for path in work]
+    worst = int(np.argmax(largest))
+    hot = Limits(**{**vars(NO_LIMITS), "max_force_eV_per_A": sum(sorted(largest)[1:]) / 2})
+    for _ in range(2):
+        outcomes = batch(tmp_path / "cut", asked, Argon(), limits=hot, publish=False)
+        assert outcomes[worst].status == "exploded"
+        assert outcomes[worst].reason.startswith("within 0.058 ps: a force of")
+        seed = dataclasses.replace(asked, seed=asked.seed + worst)
+        replica = Replica(argon(seed=worst), seed, tmp_path / "cut" / f"{worst}.h5")
+        take_over([replica], depends_on={}, batch=tmp_path / "batch.json")
+        assert files.read_json(tmp_path / "cut" / f"{worst}.json")["status"] == "exploded"
+    batch(tmp_path / "cut", asked, Argon())
+    same(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_other_limits_are_judged_without_running_what_was_run(tmp_path):

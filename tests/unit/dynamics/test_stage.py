@@ -67,7 +67,7 @@ def test_a_run_has_whole_frame_intervals_and_the_length_asked_for(timestep_fs, s
 
 
 @settings(max_examples=60, deadline=None)
-@given(timestep_fs=st.floats(0.02, 20), steps=st.integers(1, 500))
+@given(timestep_fs=st.floats(0.02, 20), steps=st.floats(1, 500))
 def test_without_a_frame_interval_any_run_has_one(timestep_fs, steps):
     duration_ps = steps * timestep_fs / 1000
     interval_fs = default_frame_interval_fs(timestep_fs, duration_ps)

@@ -94,8 +94,11 @@ def test_energy_forces_and_stress_are_the_models_own(make, head, atoms):
     np.testing.assert_allclose(found.stress_eV_per_A3, stress, rtol=0, atol=1e-12 * np.abs(stress).max())
 
 
-def test_far_from_the_cell_float32_loses_nothing():
-    calculator = MaceCalculator(two_heads("float32"), dtype="float32", head=HEADS[0])
+@pytest.mark.parametrize("kind", [modules.ScaleShiftMACE, Unknown])
+def test_far_from_the_cell_float32_loses_nothing(kind):
+    model = two_heads("float32")
+    model.__class__ = kind
+    calculator = MaceCalculator(model, dtype="float32", head=HEADS[0])
     near, far = rocksalt_lif(), rocksalt_lif()
     far.positions += 10_000 * far.cell[1]
     far.positions[3] -= 500 * far.cell[0]
