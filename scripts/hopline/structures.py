@@ -84,7 +84,10 @@ def find_voids(crystal: Atoms) -> list[Void]:
     vertices = Voronoi(images).vertices
     inside = compact.cell.scaled_positions(vertices)
     vertices = vertices[((inside > -ROUNDING) & (inside < 1 - ROUNDING)).all(axis=1)]
-    radii = cKDTree(images).query(vertices)[0]
+    nearest_A = cKDTree(images).query(vertices, k=4)[0]
+    # of four atoms in one plane, as in an octahedron's waist, Qhull makes a vertex that is nowhere
+    true = nearest_A[:, 3] - nearest_A[:, 0] < SITE_TOLERANCE_A
+    vertices, radii = vertices[true], nearest_A[true, 0]
     fractional = crystal.cell.scaled_positions(vertices)
     fractional -= np.floor(fractional + ROUNDING)
     vertices = crystal.cell.cartesian_positions(fractional)
