@@ -42,7 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="turns of each (%(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="steps a turn (%(default)s)")
+    parser.add_argument("--steps", type=int, default=40, help="steps a turn, ten at least (%(default)s)")
     parser.add_argument("--only", nargs="+", help="of chgnet_call, step, batch, peers: measure these only")
     parser.add_argument("--dynamics", type=Path, help="CSV to write; without it: stdout only")
     return parser.parse_args(argv)
@@ -335,6 +335,14 @@ def batches_and_peers(turns: Turns, n_steps: int, wanted: Sequence[str]) -> list
     return lines
 
 
+def write(path: Path, lines: Sequence[dict[str, Any]], further_packages: Sequence[str] = ()) -> None:
+    """Write the table, with the machine and the versions in each line."""
+    machine = {"threads": os.environ.get("OMP_NUM_THREADS", "all"), "device": provenance.device()}
+    packages = ("torch", "mace-torch", "chgnet", "ase", *further_packages)
+    machine |= {name: metadata.version(name) for name in packages}
+    files.write_rows(path, [*lines[0], *machine], [line | machine for line in lines])
+
+
 def main() -> None:
     """Measure and write the table."""
     args = parse()
@@ -347,12 +355,8 @@ def main() -> None:
         lines += steps_over_calls(3 * args.steps)
     if {"batch", "peers"} & set(wanted):
         lines += batches_and_peers(turns, args.steps, wanted)
-    machine = {"threads": os.environ.get("OMP_NUM_THREADS", "all"), "device": provenance.device()}
-    packages = ["torch", "mace-torch", "chgnet", "ase"]
-    packages += ["janus-core"] if importlib.util.find_spec("janus_core") else []
-    machine |= {name: metadata.version(name) for name in packages}
     if args.dynamics:
-        files.write_rows(args.dynamics, [*lines[0], *machine], [line | machine for line in lines])
+        write(args.dynamics, lines, ["janus-core"] if importlib.util.find_spec("janus_core") else [])
 
 
 if __name__ == "__main__":

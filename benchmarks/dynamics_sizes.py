@@ -8,21 +8,19 @@ nothing. Candidates run in turns. A machine without a GPU is told so and measure
 import argparse
 import contextlib
 import importlib.util
-import os
 import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import numpy as np
-from dynamics_engines import Turns, ase_step_ms, magnesium_hydride, random_mace, step_ms
+from dynamics_engines import Turns, ase_step_ms, magnesium_hydride, random_mace, step_ms, write
 
-from hopline import console, files, provenance
+from hopline import console
 
 REPEATS = {
     65: (4, 4, 2),
@@ -45,7 +43,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--most-atoms", type=int, default=40_000, help="of a whole batch (%(default)s)")
     parser.add_argument("--models", nargs="+", default=["mace", "chgnet"], choices=["mace", "chgnet"])
     parser.add_argument("--rounds", type=int, default=3, help="turns of each (%(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="steps a turn (%(default)s)")
+    parser.add_argument("--steps", type=int, default=40, help="steps a turn, ten at least (%(default)s)")
     parser.add_argument("--on-cpu", action="store_true", help="measure though there is no GPU")
     parser.add_argument("--dynamics", type=Path, help="CSV to write; without it: stdout only")
     return parser.parse_args(argv)
@@ -138,10 +136,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         lines = sizes(args, Path(folder))
-    machine = {"threads": os.environ.get("OMP_NUM_THREADS", "all"), "device": provenance.device()}
-    machine |= {name: metadata.version(name) for name in ("torch", "mace-torch", "chgnet", "ase")}
     if args.dynamics:
-        files.write_rows(args.dynamics, [*lines[0], *machine], [line | machine for line in lines])
+        write(args.dynamics, lines)
 
 
 if __name__ == "__main__":

@@ -295,8 +295,8 @@ def check_exploration():
 def check_times(key, section, durations):
     """Refuse frames that come amid a timestep, and runs shorter than a frame interval, as the scripts do."""
     interval_fs, timestep_fs = section["frame_interval_fs"], section["timestep_fs"]
-    if not is_whole(interval_fs / timestep_fs):
-        steps = interval_fs / timestep_fs
+    steps = interval_fs / timestep_fs
+    if not is_whole(steps):
         near = " or ".join(f"{n * timestep_fs:.10g}" for n in sorted({max(1, math.floor(steps)), math.ceil(steps)}))
         why = f"{interval_fs:.10g} is no whole number of timesteps ({timestep_fs:.10g}): take {near}"
         refuse(f"{key}.frame_interval_fs", why)
@@ -322,7 +322,8 @@ def check_stages():
         durations = {f"dynamics.{stage}.duration_ps": dynamics[stage]["duration_ps"]}
         for name, potential in config["potentials"].items():
             own = potential.get("dynamics", {})
-            durations |= {f"potentials.{name}.dynamics.{key}": own[key] for key in own if key == f"{stage}_duration_ps"}
+            if f"{stage}_duration_ps" in own:
+                durations[f"potentials.{name}.dynamics.{stage}_duration_ps"] = own[f"{stage}_duration_ps"]
         check_times(f"dynamics.{stage}", dynamics[stage], durations)
     if any("strategy" in potential for potential in config["potentials"].values()):
         # the hot run before the dynamics of what is trained

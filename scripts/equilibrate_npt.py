@@ -20,14 +20,13 @@ def main() -> None:
     """Draw momenta and run."""
     args = parse()
     record = provenance.start(vars(args), [*args.start, args.potential])
-    trajectories = flags.trajectories(args)
-    stages = flags.stages(args, "npt")
+    asked = flags.asked(args, "npt")
     from hopline.dynamics import protocol, runs
     from hopline.dynamics.replica import Replica
 
     replicas = [
         Replica(protocol.with_momenta(frames.read_frames(start)[0], stage), stage, trajectory)
-        for start, stage, trajectory in zip(flags.starts(args), stages, trajectories, strict=True)
+        for start, stage, trajectory in asked
     ]
     runs.run(replicas, **flags.settings(args), record=record.record)
 

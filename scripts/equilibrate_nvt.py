@@ -32,16 +32,15 @@ def main() -> None:
         raise console.InputError("--npt and --discard-fraction go together: how much of it is equilibration")
     sidecars = [provenance.sidecar_of(npt) for npt in npts]
     record = provenance.start(vars(args), [*args.start, *npts, *sidecars, args.potential])
-    trajectories = flags.trajectories(args)
-    stages = flags.stages(args, "nvt")
+    asked = flags.asked(args, "nvt")
+    npt_of_each = flags.one_each("npt", npts or [None], len(asked))
     from hopline.dynamics import protocol, runs
     from hopline.dynamics.outcomes import why_exploded
     from hopline.dynamics.replica import Replica
     from hopline.trajectories import read_trajectory
 
-    of_each = flags.one_each("npt", npts or [None], len(args.trajectory))
     replicas = []
-    for start, npt, stage, trajectory in zip(flags.starts(args), of_each, stages, trajectories, strict=True):
+    for (start, stage, trajectory), npt in zip(asked, npt_of_each, strict=True):
         atoms, unfit = frames.read_frames(start)[0], None
         if npt is not None:
             atoms = protocol.at_mean_volume(

@@ -112,37 +112,33 @@ def limits(args: argparse.Namespace) -> checks.Limits:
     return checks.Limits(**{name: getattr(args, name) for name in checks.Limits.__dataclass_fields__})
 
 
-def stages(args: argparse.Namespace, ensemble: str) -> list[stage.Stage]:
-    """Return the stage of each replica given on the command line."""
+def asked(args: argparse.Namespace, ensemble: str) -> list[tuple[Path, stage.Stage, Path]]:
+    """Return what the command line asks of each replica: start, stage, and the trajectory to write."""
+    _refuse_names(args.trajectory)
+    n_replicas = len(args.trajectory)
     names = set(stage.Stage.__dataclass_fields__) & set(vars(args)) - {"ensemble"}
     given = {name: getattr(args, name) for name in sorted(names)}
-    n_replicas = len(args.trajectory)
     if len(args.seed) == 1:
         given["seed"] = stage.own_seeds(args.seed[0], n_replicas)
     each = {
         name: one_each(name, values if isinstance(values, list) else [values], n_replicas)
         for name, values in given.items()
     }
-    return [
+    stages = [
         stage.Stage(ensemble=ensemble, **{name: values[row] for name, values in each.items()})
         for row in range(n_replicas)
     ]
+    return list(zip(one_each("start", args.start, n_replicas), stages, args.trajectory, strict=True))
 
 
-def trajectories(args: argparse.Namespace) -> list[Path]:
-    """Return the trajectories to write; one named twice or of another suffix is refused."""
-    counts = Counter(path.resolve() for path in args.trajectory)
-    for path in args.trajectory:
+def _refuse_names(trajectories: list[Path]) -> None:
+    """Refuse a trajectory named twice, and one of another suffix: its sidecar could be another's."""
+    counts = Counter(path.resolve() for path in trajectories)
+    for path in trajectories:
         if path.suffix != ".h5":
             raise InputError(f"--trajectory {path}: H5MD is written, call it {path.with_suffix('.h5').name}")
         if counts[path.resolve()] > 1:
             raise InputError(f"--trajectory {path} is there twice: name each run once")
-    return list(args.trajectory)
-
-
-def starts(args: argparse.Namespace) -> list[Path]:
-    """Return the start of each replica given on the command line."""
-    return one_each("start", args.start, len(args.trajectory))
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -33,13 +33,12 @@ def main() -> None:
     if args.frame_interval_fs is None:
         args.frame_interval_fs = default_frame_interval_fs(args.timestep_fs, args.duration_ps)
     record = provenance.start(vars(args), [*args.start, args.potential])
-    trajectories = flags.trajectories(args)
-    stages = flags.stages(args, "nve")
+    asked = flags.asked(args, "nve")
     from hopline.dynamics import protocol, runs
     from hopline.dynamics.replica import Replica
 
     replicas = []
-    for start, stage, trajectory in zip(flags.starts(args), stages, trajectories, strict=True):
+    for start, stage, trajectory in asked:
         atoms = frames.read_frames(start)[0]
         if not atoms.has("momenta"):
             console.say(f"{start} has no momenta: drawn at {stage.temperature_K:g} K with seed {stage.seed}")

@@ -130,9 +130,9 @@ def argon(temperature_K=40.0, seed=0, lattice_A=ARGON_A):
     return atoms
 
 
-def argon_model():
-    """Return the Lennard-Jones batch for ``argon``."""
-    return LennardJonesBatch(32, **ARGON)
+def argon_model(kind=LennardJonesBatch):
+    """Return the Lennard-Jones batch for ``argon``, or one of a class derived from it."""
+    return kind(32, **ARGON)
 
 
 def crystal(temperature_K, stiffness, length_A=6.0, *, free, seed=0):

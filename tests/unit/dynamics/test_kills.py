@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 from md_runs import ENSEMBLES, NO_LIMITS, VARIANTS, Argon, batch, calculator_of, contents, same, stage
-from model_systems import argon_model
+from model_systems import LennardJonesBatch, argon_model
 
 from hopline import trajectory_writer
 from hopline.dynamics import ase_engine, batched_engine  # noqa: F401  once, not in each fork
@@ -191,7 +192,7 @@ class Instants:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Coupled(type(argon_model())):
+class Coupled(LennardJonesBatch):
     """Argon that feels, as rounding lets real models, in its last bits who else is in the batch and where."""
 
     def compute(self, positions_A, cells_A, *, stress):
@@ -201,13 +202,6 @@ class Coupled(type(argon_model())):
         return dataclasses.replace(found, forces_eV_per_A=found.forces_eV_per_A * off)
 
 
-def coupled():
-    """Return the model for batches of argon."""
-    model = argon_model()
-    model.__class__ = Coupled
-    return model
-
-
 def runs(folder, *batches, last=math.inf, **settings):
     """Return work: batches (stage, number of replicas), the last killed at an instant; it tells how many there were."""
 
@@ -215,7 +209,7 @@ def runs(folder, *batches, last=math.inf, **settings):
         for number, (asked, n) in enumerate(batches, start=1):
             if number == len(batches):
                 instants = Instants(last)
-            batch(folder, asked, Argon(model=coupled), n=n, **settings)
+            batch(folder, asked, Argon(model=partial(argon_model, Coupled)), n=n, **settings)
         tell(instants.count)
 
     return work
@@ -227,7 +221,7 @@ SHORT, LONG = (stage("nvt", duration_ps=0.002 * n_steps, frame_interval_fs=2.0) 
 
 def hot_limits(folder):
     """Return limits that one of the replicas meets on its way and the other does not."""
-    outcomes = batch(folder, LONG, Argon(model=coupled), n=N_REPLICAS)
+    outcomes = batch(folder, LONG, Argon(model=partial(argon_model, Coupled)), n=N_REPLICAS)
     largest = [outcome.checks["max_force_eV_per_A"] for outcome in outcomes]
     return dataclasses.replace(NO_LIMITS, max_force_eV_per_A=sum(largest) / 2)
 

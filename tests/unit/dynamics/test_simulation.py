@@ -7,13 +7,14 @@ import os
 import resource
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from md_runs import ENSEMBLES, NO_LIMITS, VARIANTS, Argon, batch, calculator_of, contents, same, stage
-from model_systems import argon, argon_model
+from model_systems import LennardJonesBatch, argon, argon_model
 
 from hopline import files
 from hopline.console import InputError, Stopped
@@ -362,20 +363,15 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 def test_a_batch_too_large_for_the_card_is_parted_and_says_so(tmp_path, capsys):
     """A card that holds two systems: five go in parts of three, then of two, and come out the same."""
 
-    class Small(type(argon_model())):
+    class Small(LennardJonesBatch):
         def compute(self, positions_A, cells_A, *, stress):
             if len(cells_A) > 2:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
             return super().compute(positions_A, cells_A, stress=stress)
 
-    def small_model():
-        model = argon_model()
-        model.__class__ = Small
-        return model
-
     asked = ENSEMBLES["piston"]
     batch(tmp_path / "whole", asked, Argon(), n=5)
-    calculator = Argon(model=small_model)
+    calculator = Argon(model=partial(argon_model, Small))
     batch(tmp_path / "parted", asked, calculator, n=5)
     told = capsys.readouterr().err
     assert "5 systems do not fit in the card's memory: 3 at a time" in told
@@ -385,17 +381,12 @@ def test_a_batch_too_large_for_the_card_is_parted_and_says_so(tmp_path, capsys):
 
 
 def test_one_system_too_large_for_the_card_is_told(tmp_path):
-    class Full(type(argon_model())):
+    class Full(LennardJonesBatch):
         def compute(self, *_, **__):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    def full_model():
-        model = argon_model()
-        model.__class__ = Full
-        return model
-
     with pytest.raises(InputError, match="one system of 32 atoms is more than the card's memory holds"):
-        batch(tmp_path, ENSEMBLES["nve"], Argon(model=full_model), n=2)
+        batch(tmp_path, ENSEMBLES["nve"], Argon(model=partial(argon_model, Full)), n=2)
 
 
 def test_what_a_batch_left_in_work_folders_is_put_in_its_place_later(tmp_path):
